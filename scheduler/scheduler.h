@@ -1,0 +1,197 @@
+/* scheduler.h - decides which rows of which request run where, step by step.
+ *
+ * Room:      scheduler/ (pure: no clock, I/O, allocation or log; C standard headers only)
+ * Threads:   one owner, no locks
+ * Ownership: lives in memory the caller gives; keeps no pointer past a call
+ * Errors:    verdicts; full is an answer, not a failure
+ *
+ * Events go in (submit, commit, cancel, replica down and up, drain), plans and verdicts come out.
+ * Equal events in equal order give equal plans: no order depends on an address, and ties end in a
+ * sequence number.
+ *
+ * A request's life: WAITING -> RUNNING (has a slot and blocks on one replica) -> ended. A running
+ * request may be preempted: it gives everything back and waits again, first in its class; its
+ * tokens so far are then part of what has to be prefilled. The scheduler knows token *counts* only,
+ * never token ids.
+ */
+#ifndef SPW_SCHEDULER_H
+#define SPW_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SPW_SCHED_NONE         UINT32_MAX
+#define SPW_SCHED_PRIORITIES   3u /* 0 first */
+#define SPW_SCHED_PIPELINE_MAX 64u
+
+struct spw_sched_config {
+    uint32_t replicas;           /* 1..65536 */
+    uint32_t requests_max;       /* known at once, waiting and running */
+    uint32_t waiting_max;        /* of them waiting */
+    uint32_t slots;              /* running at once on one replica */
+    uint32_t block_tokens;       /* positions per KV block */
+    uint32_t kv_blocks;          /* blocks of one replica */
+    uint32_t context_tokens_max; /* prompt and answer together */
+    uint32_t step_tokens_max;    /* rows of one step */
+    uint32_t step_seqs_max;      /* sequences of one step */
+    uint32_t prefill_chunk_max;  /* rows of one request in one step; <= step_tokens_max */
+    uint32_t pipeline;           /* stages: batches that must be in flight to fill them */
+};
+
+struct spw_sched; /* opaque; in the caller's memory */
+
+struct spw_sched_request {
+    uint64_t id;                /* the caller's; returned in verdicts, never interpreted */
+    uint8_t priority;           /* 0..SPW_SCHED_PRIORITIES-1 */
+    uint32_t prompt_tokens;     /* >= 1 */
+    uint32_t output_tokens_max; /* >= 1; prompt + output <= context_tokens_max */
+    uint64_t deadline_ns;       /* to be running by then, or the request ends EXPIRED; 0: none */
+};
+
+enum spw_sched_answer {
+    SPW_SCHED_ACCEPTED,
+    SPW_SCHED_QUEUE_FULL, /* waiting_max or requests_max reached: try again later */
+    SPW_SCHED_NEVER_FITS, /* larger than the context or than the KV memory of an empty replica */
+    SPW_SCHED_DRAINING,   /* no new work */
+    SPW_SCHED_NO_REPLICA, /* no replica is up */
+};
+
+/* One sequence's part of a plan. */
+struct spw_plan_seq {
+    uint32_t request;     /* handle from submit */
+    uint32_t slot;        /* on the replica */
+    uint32_t position;    /* first position computed and written */
+    uint32_t rows;        /* positions [position, position + rows) */
+    uint32_t block_begin; /* the slot's table grows: entries block_begin ..
+                             block_begin+block_count-1 ... */
+    uint32_t block_count;
+    uint32_t block_offset; /* ... are plan.blocks[block_offset ...] */
+    uint8_t open;          /* the slot starts anew (its table is empty before this) */
+    uint8_t sample;        /* the last row produces the token at position + rows */
+    uint8_t feedback; /* the first row's token is the one the step before samples for this slot and
+                         is not known to the caller yet: rows is 1 */
+};
+
+/* Plain data, printable, hashable. Arrays are the caller's: seqs[step_seqs_max],
+ * blocks[plan_blocks_max]. */
+struct spw_plan {
+    uint64_t step; /* per replica, from 1, without gaps */
+    uint32_t replica;
+    uint32_t seq_count;
+    uint32_t row_count;
+    uint32_t sample_count;
+    uint32_t block_count;
+    struct spw_plan_seq *seqs;
+    uint32_t *blocks;
+};
+
+/* What became of a sampled row, in the order of the plan's sampling sequences. */
+struct spw_sched_row {
+    uint32_t request;      /* SPW_SCHED_NONE: discarded (ended, cancelled or preempted since) */
+    uint32_t output_index; /* 0-based index of this token in the answer */
+    bool stop;             /* in: the caller saw an end-of-text token in this row */
+    bool last;             /* out: the answer is complete (stop, or output_tokens_max reached) */
+};
+
+enum spw_sched_verdict_kind {
+    SPW_SCHED_ENDED, /* the handle is free: nothing of it is in flight, blocks and slot are given
+                        back */
+    SPW_SCHED_PREEMPTED, /* back in the queue; still the caller's */
+};
+
+enum spw_sched_end {
+    SPW_SCHED_END_FINISHED,
+    SPW_SCHED_END_CANCELLED,
+    SPW_SCHED_END_EXPIRED,
+    SPW_SCHED_END_NO_REPLICA, /* every replica was lost */
+};
+
+struct spw_sched_verdict {
+    enum spw_sched_verdict_kind kind;
+    enum spw_sched_end end; /* of ENDED */
+    uint32_t request;
+    uint64_t id;
+};
+
+struct spw_sched_totals {
+    uint32_t waiting, running;
+    uint32_t kv_blocks_used, kv_blocks_total;
+    uint64_t accepted, refused, finished, cancelled, expired, preempted;
+    uint64_t prefill_tokens, decode_tokens; /* committed rows */
+    uint64_t steps;
+};
+
+struct spw_sched_replica_totals {
+    bool up;
+    uint32_t running, steps_in_flight;
+    uint32_t kv_blocks_used;
+    uint64_t steps_planned, steps_committed;
+};
+
+/* Bytes of state for a config, or 0 when the config is out of range (out_reason, if not NULL, gets
+ * static text that names the field and the range).
+ */
+size_t spw_sched_bytes(const struct spw_sched_config *config, const char **out_reason);
+
+/* memory: spw_sched_bytes(config) bytes aligned to 64. All replicas start down. */
+struct spw_sched *spw_sched_init(void *memory, const struct spw_sched_config *config);
+
+/* Upper bound of block ids in one plan, for sizing plan.blocks. */
+uint32_t spw_sched_plan_blocks_max(const struct spw_sched_config *config);
+
+/* A request asks to be served. ACCEPTED: out_request is its handle (0..requests_max-1) until ENDED.
+ * O(1) amortised. */
+enum spw_sched_answer spw_sched_submit(struct spw_sched *sched, uint64_t now_ns,
+                                       const struct spw_sched_request *request,
+                                       uint32_t *out_request);
+
+/* The client went away or an answer ended by a stop string (`finished`: counts as finished). ENDED
+ * follows, at once or when nothing of it is in flight any more. A handle that has ended already is
+ * an assertion.
+ */
+void spw_sched_cancel(struct spw_sched *sched, uint64_t now_ns, uint32_t request, bool finished);
+
+/* The next step of a replica: false when there is nothing to do or enough is in flight (pipeline +
+ * 1 steps; one more than the stages keep busy, so that the next plan is there before the last
+ * result). O(work in the step).
+ */
+bool spw_sched_plan(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
+                    struct spw_plan *out_plan);
+
+/* A replica's oldest step in flight has finished. rows[row_count] in the order of the plan's
+ * sampling sequences, with `stop` set by the caller; the rest is filled in. step must be the
+ * oldest.
+ */
+void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica, uint64_t step,
+                      struct spw_sched_row *rows, uint32_t row_count);
+
+/* Next verdict, false when there is none. Poll until false after each event. */
+bool spw_sched_poll(struct spw_sched *sched, struct spw_sched_verdict *out_verdict);
+
+/* A replica serves from now on (empty KV), or is lost: steps in flight there never commit and its
+ * requests go back to the queue, before those that wait. With the last replica lost, all requests
+ * end NO_REPLICA.
+ */
+void spw_sched_replica_up(struct spw_sched *sched, uint64_t now_ns, uint32_t replica);
+void spw_sched_replica_down(struct spw_sched *sched, uint64_t now_ns, uint32_t replica);
+
+/* Refuse new requests, finish the known ones. */
+void spw_sched_drain(struct spw_sched *sched, bool draining);
+
+/* Earliest waiting deadline that has not passed, or UINT64_MAX: when to call spw_sched_expire
+ * again. */
+uint64_t spw_sched_expire(struct spw_sched *sched, uint64_t now_ns);
+
+/* True when no request is known. */
+bool spw_sched_idle(const struct spw_sched *sched);
+
+void spw_sched_totals(const struct spw_sched *sched, struct spw_sched_totals *out_totals);
+void spw_sched_replica_totals(const struct spw_sched *sched, uint32_t replica,
+                              struct spw_sched_replica_totals *out_totals);
+
+/* Assert the whole structure: every block owned exactly once, every request in exactly one place.
+ * O(state). */
+void spw_sched_check(const struct spw_sched *sched);
+
+#endif
