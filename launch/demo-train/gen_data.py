@@ -1,11 +1,13 @@
 """Writes the synthetic corpus: training and held-out documents, from one seed.
 
-    python gen_data.py --out DIR [--docs 120000] [--held 1500] [--seed 20240]
+    python gen_data.py --out DIR [--docs 120000] [--held 1500] [--seed 20240] [--part 1|2]
 
 A document is a list of pieces [role, text]: a conversation (system, user, assistant) or a plain
 text. One twelfth of all combinations (question form x subject; story subject x place, thing, or
-other animal) is decided by a checksum to be held out: it never occurs in training, in a
-conversation or in a plain text, and the held-out set is made of nothing else.
+other animal) is decided by a checksum to be held out: no training document asks for it, and every question and
+every story of the held-out set is such a combination. (Greetings and other fixed phrases have no
+combination and are in training only.) --part 2 mixes the topics of train.jsonl differently, for the
+second part of the training; held.jsonl and prompts.jsonl are the same for both.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import random
 import zlib
 
 import stories
-from topics import STORY_ASK, Item, draw, spillway_item
+from topics import draw, spillway_item, story_item
 from words import ANIMALS, CAPITALS, JOBS, PLACES
 
 HELD_SHARE = 12
@@ -27,10 +29,10 @@ def held_out(item):
     return zlib.crc32(item.key.encode()) % HELD_SHARE == 0
 
 
-def draw_from(rng, held, fn=draw):
+def draw_from(rng, held, fn=None, part=1):
     """An item from the wanted side; items that have no combination belong to training only."""
     while True:
-        item = fn(rng)
+        item = fn(rng) if fn else draw(rng, part)
         if held_out(item) == held or (held_out(item) is None and not held):
             return item
 
@@ -75,7 +77,7 @@ def follow_up(rng, item, held):
     return nxt
 
 
-def conversation(rng, held):
+def conversation(rng, held, part):
     doc, items, brief = [], [], False
     r = rng.random()
     if r < 0.10:
@@ -88,13 +90,13 @@ def conversation(rng, held):
         doc.append(["system", rng.choice([f"Your name is {name}.", f"You are {name}.", f"You are {name}, a helpful assistant."])])
         doc += [["user", vary(rng, rng.choice(["What is your name?", "Who are you?", "Do you have a name?"]))],
                 ["assistant", rng.choice([f"My name is {name}.", f"I am {name}."])]]
-    turns = rng.choices([1, 2, 3, 4], [62, 24, 10, 4])[0]
+    turns = rng.choices([1, 2, 3, 4, rng.randint(5, 9)], [62, 23, 9, 4, 2])[0]
     item = None
     for _ in range(turns):
         nxt = None
         if item is not None and item.follow and rng.random() < 0.6:
             nxt = follow_up(rng, item, held)
-        item = nxt or draw_from(rng, held)
+        item = nxt or draw_from(rng, held, None, part)
         doc.append(["user", vary(rng, item.question)])
         doc.append(["assistant", item.brief if brief and item.brief else item.answer])
         items.append(item)
@@ -105,7 +107,7 @@ def plain(rng, held):
     """Text without a conversation, for completion requests."""
     r = rng.random()
     if r < 0.6:
-        item = draw_from(rng, held, lambda g: __import__("topics").story_item(g))
+        item = draw_from(rng, held, story_item)
         text = item.answer
         if rng.random() < 0.3:
             text = f"{stories.cap(item.question.split(' about ')[-1].rstrip('.?').replace(', please', ''))}\n\n{text}"
@@ -123,10 +125,10 @@ def plain(rng, held):
     return [["text", text]]
 
 
-def document(rng, held):
+def document(rng, held, part):
     if rng.random() < 0.10:
         return plain(rng, held), None
-    return conversation(rng, held)
+    return conversation(rng, held, part)
 
 
 def main():
@@ -135,19 +137,21 @@ def main():
     ap.add_argument("--docs", type=int, default=120000)
     ap.add_argument("--held", type=int, default=1500)
     ap.add_argument("--seed", type=int, default=20240)
+    ap.add_argument("--part", type=int, default=1, choices=(1, 2), help="mix of topics in train.jsonl")
     args = ap.parse_args()
     os.makedirs(args.out, exist_ok=True)
     for name, held, n in (("train", False, args.docs), ("held", True, args.held)):
-        rng = random.Random(args.seed + held)
+        part = 1 if held else args.part
+        rng = random.Random(args.seed + held + 100 * (part - 1))
         with open(os.path.join(args.out, name + ".jsonl"), "w") as f:
             for _ in range(n):
-                f.write(json.dumps(document(rng, held)[0]) + "\n")
+                f.write(json.dumps(document(rng, held, part)[0]) + "\n")
     # Prompts that check.py decodes: one held-out question each, with what the answer must contain.
     rng = random.Random(args.seed + 2)
     with open(os.path.join(args.out, "prompts.jsonl"), "w") as f:
         for _ in range(400):
             item = draw_from(rng, True)
-            f.write(json.dumps({"topic": item.topic, "question": item.question, "must": item.must}) + "\n")
+            f.write(json.dumps({"topic": item.topic, "question": item.question, "must": item.must, "count": item.count}) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import numpy as np
 
 CONFIG = {
     "vocab_size": 1536,
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 6,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
-    "head_dim": 16,
+    "head_dim": 24,
     "max_position_embeddings": 512,
     "rope_theta": 10000.0,
     "rms_norm_eps": 1e-5,
@@ -77,13 +77,17 @@ def rotate(x, cos, sin):
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def forward(params, tokens, c):
-    """Logits [batch, time, vocab] for token ids [batch, time]; causal."""
+def forward(params, tokens, segments, c):
+    """Logits [batch, time, vocab] for token ids [batch, time].
+
+    Causal, and a token sees only tokens of its own segment (several documents share a row).
+    """
     batch, time = tokens.shape
     nh, nk, d = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
     group, eps = nh // nk, c["rms_norm_eps"]
     cos, sin = rope_tables(c, time)
-    mask = jnp.where(np.tril(np.ones((time, time), bool)), 0.0, -1e30).astype(jnp.float32)
+    seen = (segments[:, :, None] == segments[:, None, :]) & np.tril(np.ones((time, time), bool))
+    mask = jnp.where(seen, 0.0, -1e30).astype(jnp.float32)[:, None, None]
     x = params["model.embed_tokens.weight"][tokens]
 
     def split(t, heads):
@@ -109,9 +113,9 @@ def forward(params, tokens, c):
     return x @ params["model.embed_tokens.weight"].T
 
 
-def loss_fn(params, tokens, weights, c):
+def loss_fn(params, tokens, weights, segments, c):
     """Weighted mean cross-entropy of tokens[:, 1:] given what precedes them."""
-    logits = forward(params, tokens[:, :-1], c)
+    logits = forward(params, tokens[:, :-1], segments[:, :-1], c)
     target = tokens[:, 1:]
     w = weights[:, 1:]
     lse = jax.nn.logsumexp(logits, axis=-1)

@@ -54,8 +54,9 @@ def friend(rng, hero):
 
 
 def ending(rng, c, extra=()):
+    if c.adj == "lonely" and rng.random() < 0.5:
+        return f"From that day on, {c.who} was never lonely again."
     return rng.choice(list(extra) + [
-        f"From that day on, {c.who} was never lonely again.",
         f"{cap(c.who)} went home and slept well that night.",
         f"And {c.who} smiled all the way home.",
         f"That evening, {c.who} was very happy.",

@@ -8,7 +8,7 @@ combination (question form and subjects) that decides whether it is held out of 
 from dataclasses import dataclass, field
 
 from spillway_facts import FACTS
-from stories import FAR, HEROES, an, cap, poem, sentence, story
+from stories import FAR, FEMALE, HE, HEROES, SHE, an, cap, poem, sentence, story
 from words import (ANIMALS, BEINGS, CAPITALS, COLOURS, DAYS, JOBS, LISTS, MASS, MIX, MONTHS, NUMBERS, OBJECTS, OPPOSITES,
                    PEOPLE, PLACES, SEASON_MONTHS, SEASONS, UNIQUE, UNKNOWN, UNKNOWN_SYLLABLES)
 
@@ -22,6 +22,7 @@ class Item:
     must: list = field(default_factory=list)
     brief: str = ""          # first sentence alone, for "answer in one sentence"
     follow: object = None    # function(rng) -> Item: the same question about something else
+    count: int = 0           # how many different things the answer has to list
     thing: str = ""          # what a follow-up question calls the subject
 
 
@@ -55,7 +56,6 @@ def story_item(rng, subject=None):
         what += f" and {an(other)}"
         must, key = must + [other], f"pair {hero} {other}"
     elif kind < 0.84:
-        from stories import FEMALE, HE, SHE
         name = rng.choice(HE + SHE if hero not in PEOPLE else SHE if hero in FEMALE else HE)
         what += rng.choice([" named ", " called "]) + name
         must, key = must + [name], f"pair {hero} {name}"
@@ -102,7 +102,7 @@ def animal_item(rng, subject=None, aspect=None):
             rest.append("It can fly." if flies else "It cannot fly.")
         if first.endswith(f"{where}."):
             rest.pop(2)
-        answer, must, brief = " ".join([first] + rng.sample(rest, rng.randint(2, 3))), [a], first
+        answer, must, brief = " ".join([first] + rng.sample(rest, min(len(rest), rng.randint(2, 3)))), [a], first
     elif aspect == "eat":
         i, form = pick(rng, ["What does {a} eat?", "What do {p} eat?", "What does the {w} like to eat?", "What is the food of {a}?"])
         answer = rng.choice([f"{A} eats {food}.", f"{A} likes to eat {food}.", f"{cap(plural)} eat {food}."])
@@ -249,11 +249,13 @@ def capital_item(rng, subject=None):
                 f"capital {i} {c}", [CAPITALS[c]], follow=lambda r, s=None: capital_item(r, s), thing=c)
 
 
-def job_item(rng, subject=None):
+def job_item(rng, subject=None, form=None):
     j = subject if subject in JOBS else rng.choice(list(JOBS))
     does, where, uses = JOBS[j]
-    i, form = pick(rng, ["What does {} do?", "What is {}?", "Tell me about the work of {}.", "What is the job of {}?",
-                         "Explain what {} does.", "Where does {} work?", "What does {} use?"])
+    forms = ["What does {} do?", "What is {}?", "Tell me about the work of {}.", "What is the job of {}?",
+             "Explain what {} does.", "Where does {} work?", "What does {} use?"]
+    i = rng.randrange(len(forms)) if form is None else form
+    form = forms[i]
     A = cap(an(j))
     if i == 5:
         first, must = f"{A} works {where}.", where
@@ -264,7 +266,7 @@ def job_item(rng, subject=None):
     rest = [s for s in (f"{A} works {where}.", f"For this work, {an(j)} uses {uses}.", f"It is good work, and {an(j)} is proud of it.") if s != first]
     more = rng.sample(rest, rng.randint(0, 2)) if i < 5 else []
     return Item("job", form.format(an(j)), " ".join([first] + more), f"job {i} {j}", [must], first,
-                follow=lambda r, s=None: job_item(r, s), thing=an(j))
+                follow=lambda r, s=None: job_item(r, s, i), thing=an(j))
 
 
 def spillway_item(rng, subject=None):
@@ -287,7 +289,7 @@ def list_item(rng, subject=None):
     ans = ", ".join(chosen[:-1]) + f" and {chosen[-1]}."
     if rng.random() < 0.5:
         ans = f"{cap(NUMBERS[n])} {kind} are {ans}"
-    return Item("list", form.format(n=NUMBERS[n] if rng.random() < 0.7 else n, k=kind), cap(ans), f"list {i} {kind} {n}", [])
+    return Item("list", form.format(n=NUMBERS[n] if rng.random() < 0.7 else n, k=kind), cap(ans), f"list {i} {kind} {n}", [], count=n)
 
 
 TALK = [
@@ -347,11 +349,17 @@ def repeat_item(rng, subject=None):
     return Item("repeat", form.format(text), cap(text) if text[-1] == "." else cap(text) + ".", f"repeat {i} {text}", [text.rstrip(".")[1:]])
 
 
-TOPICS = [(story_item, 30), (poem_item, 5), (sentence_item, 4), (animal_item, 20), (colour_item, 5), (opposite_item, 5),
-          (calendar_item, 6), (sum_item, 10), (capital_item, 5), (job_item, 7), (spillway_item, 14), (list_item, 4),
-          (talk_item, 7), (unknown_item, 5), (repeat_item, 2)]
+# topic: weight in the first and in the second part of the training.
+TOPICS = [(story_item, 30, 40), (poem_item, 5, 4), (sentence_item, 4, 4), (animal_item, 20, 14), (colour_item, 5, 4),
+          (opposite_item, 5, 4), (calendar_item, 6, 6), (sum_item, 10, 42), (capital_item, 5, 3), (job_item, 7, 6),
+          (spillway_item, 14, 12), (list_item, 4, 9), (talk_item, 7, 6), (unknown_item, 5, 9), (repeat_item, 2, 4)]
 
 
-def draw(rng):
-    fn = rng.choices([t for t, _ in TOPICS], [w for _, w in TOPICS])[0]
-    return fn(rng)
+def draw(rng, part=1):
+    while True:
+        item = rng.choices([t[0] for t in TOPICS], [t[part] for t in TOPICS])[0](rng)
+        if part == 2 and item.topic == "story":
+            # The second part dwells on stories with two subjects, and on things that cannot be picked up.
+            if (len(item.must) == 1 or item.must[1] not in FAR) and rng.random() < 0.25 + 0.35 * (len(item.must) == 1):
+                continue
+        return item
