@@ -55,6 +55,9 @@ static inline uint16_t spw_bf16_from_f32(float value)
 /* IEEE half to f32, exact, subnormals and infinities included. */
 float spw_f32_from_f16(uint16_t bits);
 
+/* f32 to IEEE half, to nearest even; too large becomes infinity, NaN stays a NaN. */
+uint16_t spw_f16_from_f32(float value);
+
 /* `count` elements of `dtype` at `source` (any alignment) to f32. */
 void spw_dtype_to_f32(enum spw_dtype dtype, const void *source, size_t count, float *out_values);
 
