@@ -1,0 +1,4 @@
+/* sampler_kernel.h compiled with the flags that CMakeLists.txt gives this file. */
+#define KERNELS      spw_sample_kernels_avx512
+#define KERNELS_NAME "avx512"
+#include "runtime/sample/sampler_kernel.h"
