@@ -52,7 +52,8 @@ struct spw_door {
     int wake_fd; /* eventfd: readable when there may be notices; for the door's epoll */
     void (*wake_loop)(void *context); /* makes the loop look at the rings */
     void *wake_loop_context;
-    bool wake_loop_set;
+    uint32_t live;     /* the loop's: requests taken and not yet ended */
+    bool wake_pending; /* the loop's: notices since the last flush */
 };
 
 /* Rings for service->requests_max requests. wake_loop may be called from the door's thread. */
@@ -68,11 +69,13 @@ void spw_door_done(struct spw_door *door);
  */
 enum spw_status spw_door_submit(struct spw_door *door, struct spw_request *request);
 
-/* The client is gone or wants no more. The request still ends (CANCELLED, or how it had ended by
- * then); the door may release its reference at once and ignore the rest (its notices are dropped by
- * spw_door_next).
+/* The client is gone (or, `stopped`, has its whole answer: a stop string). The request still ends; the
+ * door may let go of it at once.
  */
-void spw_door_cancel(struct spw_door *door, struct spw_request *request);
+void spw_door_cancel(struct spw_door *door, struct spw_request *request, bool stopped);
+
+/* Give the door's reference back; unread notices of the request are dropped by spw_door_next. */
+void spw_door_let_go(struct spw_door *door, struct spw_request *request);
 
 /* The next request with news, or NULL; clears its `notified`, so read published/ended after this.
  * Drain until NULL after wake_fd was readable (spw_door_clear_wake first).

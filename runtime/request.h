@@ -25,6 +25,12 @@ enum spw_request_end {
     SPW_REQUEST_END_ERROR, /* status and error say what happened */
 };
 
+enum spw_request_cancel {
+    SPW_REQUEST_WANTED,
+    SPW_REQUEST_GONE,    /* nobody reads the answer any more */
+    SPW_REQUEST_STOPPED, /* a stop string ended the answer: it counts as finished */
+};
+
 struct spw_request_top {
     uint32_t count;
     int32_t tokens[SPW_SAMPLE_TOP_MAX];
@@ -64,14 +70,15 @@ struct spw_request {
     atomic_bool ended;
 
     /* both sides */
-    atomic_bool notified;  /* an unread notice to the door is under way: at most one per request */
-    atomic_bool cancelled; /* set by the door (spw_door_cancel) */
+    atomic_bool notified; /* an unread notice to the door is under way: at most one per request */
+    atomic_int cancelled; /* enum spw_request_cancel, set by the door */
     atomic_int references;
 
     /* the loop's own */
     uint32_t handle; /* of the scheduler */
     uint32_t submit_index;
-    void *loop_internal;
+    bool loop_known; /* came in through the ring once */
+    bool loop_ended;
 };
 
 /* A request with room for its prompt and answer, all counters zero, two references, a fresh random
@@ -82,6 +89,12 @@ struct spw_request *spw_request_create(uint32_t prompt_tokens, uint32_t output_t
 
 /* Give one reference back; accepts NULL. */
 void spw_request_release(struct spw_request *request);
+
+/* True when `token` ends the answer: one of the model's end-of-text tokens (unless ignore_eos) or
+ * of the request's stop tokens.
+ */
+bool spw_request_stops_at(const struct spw_request *request, const int32_t *eos_tokens,
+                          uint32_t eos_count, int32_t token);
 
 /* "stop", "length", "cancelled", "error" or NULL. */
 const char *spw_request_end_name(enum spw_request_end end);

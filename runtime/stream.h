@@ -14,8 +14,7 @@
 #include "runtime/door.h"
 #include "runtime/sample/stop_match.h"
 
-#define SPW_STREAM_STOPS_MAX      16u
-#define SPW_STREAM_STOP_BYTES_MAX 256u
+#define SPW_STREAM_STOPS_MAX 16u
 
 /* What a client asks, after a door's syntax is stripped. Exactly one of text, tokens, messages is
  * set. */
@@ -58,12 +57,14 @@ struct spw_stream {
     struct spw_request *request;
     const struct spw_service *service;
     struct spw_detokenizer detokenizer;
-    struct spw_stop_matcher matcher;
+    struct spw_stop_matcher *matcher;
+    char *stops[SPW_STREAM_STOPS_MAX]; /* copies */
+    uint32_t stop_count;
     bool include_stop;
     uint32_t taken;           /* tokens of the request that were looked at */
     uint32_t output_tokens;   /* tokens of the answer (usage) */
     enum spw_request_end end; /* NONE while it goes on */
-    const char *stop_reason;  /* the stop string that ended it, or NULL; points into the matcher */
+    const char *stop_reason;  /* the stop string that ended it, or NULL */
     void *context;            /* the door's */
 
     /* the piece made by the last spw_stream_advance */
