@@ -168,18 +168,21 @@ static uint32_t draw(struct scratch *s, uint32_t vocab, float max,
         if (set_mass(set) < target)
             gather_all(set, vocab);
         spw_sample_keep_mass(set, target);
-    } else {
-        gather_all(set, vocab);
     }
-    uint64_t mass = set_mass(set);
+    bool all = !cut_k && !cut_p;
+    uint32_t count = all ? vocab : set->count;
+    uint64_t mass = all ? total_mass(s->weights, vocab) : set_mass(set);
     uint64_t left = (uint64_t)(spw_rng_uniform(sampling->seed, position, 0) * (double)mass);
-    for (uint32_t i = 0; i < set->count; i++) {
-        uint64_t own = spw_sample_mass(set->weights[set->ids[i]]);
+    left = SPW_MIN(left, mass - 1); /* u * mass may have been rounded up to mass */
+    uint32_t i = 0;
+    for (; i < count; i++) {
+        uint64_t own = spw_sample_mass(s->weights[all ? i : set->ids[i]]);
         if (left < own)
-            return set->ids[i];
+            break;
         left -= own;
     }
-    return set->ids[set->count - 1]; /* u * mass was rounded up to mass */
+    assert(i < count);
+    return all ? i : set->ids[i];
 }
 
 bool spw_sample_draw_with(const struct spw_sample_kernels *kernels, const float *logits,

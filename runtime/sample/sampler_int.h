@@ -33,8 +33,8 @@ struct spw_sample_kernels {
     const char *name;
     /* The largest cleaned logit of each block. out_block_max: f32[blocks]. */
     void (*block_max)(const float *logits, uint32_t vocab, float *out_block_max);
-    /* Sum of exp((logit - max) / temperature); the terms go to out_weights f32[vocab] unless it is
-     * NULL. max is finite, temperature > 0.
+    /* Sum of exp((logit - max) / temperature); the terms go to out_weights, f32[vocab rounded
+     * up to 16], unless it is NULL. max is finite, temperature > 0.
      */
     double (*exp_sum)(const float *logits, uint32_t vocab, float max, float temperature,
                       float *out_weights);
@@ -60,7 +60,7 @@ bool spw_sample_draw_with(const struct spw_sample_kernels *kernels, const float 
 
 static inline uint64_t spw_sample_mass(float weight)
 {
-    return (uint64_t)(weight * SPW_SAMPLE_MASS_ONE);
+    return (uint64_t)(int64_t)(weight * SPW_SAMPLE_MASS_ONE);
 }
 
 /* The candidates and the room to narrow them. ids rise. */

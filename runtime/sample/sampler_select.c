@@ -12,7 +12,7 @@ static uint32_t order_key(float logit)
     float clean = spw_sample_clean(logit) + 0.0f;
     uint32_t bits;
     memcpy(&bits, &clean, sizeof(bits));
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return bits ^ (0x80000000u | (0u - (bits >> 31))); /* without a branch: signs are random */
 }
 
 /* What one candidate adds: 1, or its mass. */
@@ -45,8 +45,8 @@ static void keep(struct spw_sample_set *set, uint64_t target, bool by_mass)
         uint32_t left = 0;
         for (uint32_t i = 0; i < in_question; i++) {
             uint32_t id = ids[i];
-            if ((order_key(set->logits[id]) >> shift & (bins - 1)) == bin)
-                set->spare[left++] = id;
+            set->spare[left] = id;
+            left += (order_key(set->logits[id]) >> shift & (bins - 1)) == bin;
         }
         ids = set->spare;
         in_question = left;
@@ -56,11 +56,11 @@ static void keep(struct spw_sample_set *set, uint64_t target, bool by_mass)
     uint64_t ties = (target - above + each - 1) / each;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < set->count; i++) {
-        uint32_t key = order_key(set->logits[set->ids[i]]);
-        if (key > threshold || (key == threshold && ties > 0)) {
-            ties -= key == threshold;
-            set->ids[kept++] = set->ids[i];
-        }
+        uint32_t id = set->ids[i], key = order_key(set->logits[id]);
+        bool tie = key == threshold && ties > 0;
+        ties -= tie;
+        set->ids[kept] = id;
+        kept += tie || key > threshold;
     }
     set->count = kept;
 }
