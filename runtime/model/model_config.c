@@ -237,14 +237,21 @@ static enum spw_status read_rope(json_t *object, struct spw_model_config *config
         status = read_rope_object(name, rope, config, error);
     if (status != SPW_OK)
         return status;
-    const json_t *outer = json_object_get(object, "rope_theta");
-    const json_t *inner = json_object_get(rope, "rope_theta");
-    if (json_is_number(outer) && json_is_number(inner) &&
-        json_number_value(outer) != json_number_value(inner))
-        return spw_model_key_refuse(SPW_MODEL_CONFIG_FILE, "rope_theta", outer, SPW_CONFIG,
-                                    "equal to the rope_theta of the rope object", error);
-    return spw_model_key_real(SPW_MODEL_CONFIG_FILE, inner ? rope : object, "rope_theta", 1.0, 1e15,
-                              10000.0, &config->rope.theta, error);
+    double outer, inner;
+    status = spw_model_key_real(SPW_MODEL_CONFIG_FILE, object, "rope_theta", 1.0, 1e15, 0.0, &outer,
+                                error);
+    if (status == SPW_OK)
+        status = spw_model_key_real(SPW_MODEL_CONFIG_FILE, rope, "rope_theta", 1.0, 1e15, 0.0,
+                                    &inner, error);
+    if (status != SPW_OK)
+        return status;
+    if (outer > 0 && inner > 0 && outer != inner)
+        return spw_fail(error, SPW_CONFIG,
+                        "config.json: key 'rope_theta' is %g, but must be equal to that of "
+                        "'%s', which is %g",
+                        outer, name, inner);
+    config->rope.theta = inner > 0 ? inner : outer > 0 ? outer : 10000.0;
+    return SPW_OK;
 }
 
 /* A token id below vocab, or null (-1). */
