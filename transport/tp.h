@@ -3,8 +3,9 @@
  * Room:      transport/ (knows no model and no policy)
  * Threads:   one owner per endpoint (its loop); only spw_tp_wake may be called by other threads
  * Ownership: an endpoint owns its peers and registered memory; message data belongs to the
- * transport and is valid during the handler only Errors:    a lost peer is a state and an event,
- * never an exit. Codes of the library underneath are translated in the one file that calls it.
+ *            transport and is valid during the handler only
+ * Errors:    a lost peer is a state and an event, never an exit. Codes of the library underneath
+ *            are translated in the one file that calls it.
  *
  * Messages between two ranks arrive in the order they were sent, whole, once. One table of
  * functions per transport: tp_local.c (threads or a simulator in one process), tp_ucx.c (processes
@@ -31,6 +32,7 @@ enum spw_tp_peer_state {
 struct spw_tp;
 struct spw_tp_memory; /* registered memory of this rank */
 struct spw_tp_remote; /* registered memory of a peer */
+struct spw_tp_early;  /* of transport/: set-up messages of groups that do not exist here yet */
 
 /* Appends an event and returns; must not call the transport. */
 typedef void (*spw_tp_message_fn)(void *context, uint32_t peer, const void *data, size_t bytes);
@@ -47,7 +49,8 @@ struct spw_tp_op {
 struct spw_tp_counters {
     uint64_t messages_sent, messages_received, bytes_sent, bytes_received;
     uint64_t puts, gets, put_bytes, get_bytes;
-    uint64_t sleeps; /* times wait() slept rather than spun */
+    uint64_t sleeps;           /* times wait() slept rather than spun */
+    uint64_t messages_dropped; /* nobody handles their type, or their sender is dead or unproven */
 };
 
 struct spw_tp_ops {
@@ -88,7 +91,8 @@ struct spw_tp_ops {
     void (*cancel)(struct spw_tp *tp, struct spw_tp_op *op);
 
     enum spw_tp_peer_state (*peer_state)(struct spw_tp *tp, uint32_t peer);
-    /* Declare a peer dead: its operations end with SPW_PEER_LOST, its late messages are dropped. */
+    /* Declare a peer dead: its operations end with SPW_PEER_LOST, its late messages are dropped.
+     * The caller knows, so no peer event follows. */
     void (*peer_abort)(struct spw_tp *tp, uint32_t peer);
     void (*close)(struct spw_tp *tp); /* accepts half-connected endpoints */
 };
@@ -103,10 +107,14 @@ struct spw_tp {
     spw_tp_peer_fn peer_handler;
     void *peer_context;
     struct spw_tp_counters counters;
+    /* How long a wait may spin before it sleeps: 0 where ranks share cores. Whoever polls memory
+     * that a peer writes directly (remote_map) goes by it too. */
+    uint64_t spin_ns;
+    struct spw_tp_early *early;
 };
 
-/* Messages of a type nobody handles are an assertion in tests and dropped with a warning in
- * service. */
+/* Messages of a type nobody handles are dropped with a warning and counted (messages_dropped, which
+ * tests compare with 0). */
 void spw_tp_handle(struct spw_tp *tp, uint32_t type, spw_tp_message_fn handler, void *context);
 void spw_tp_handle_peers(struct spw_tp *tp, spw_tp_peer_fn handler, void *context);
 
