@@ -3,6 +3,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/model/model_int.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 static const uint32_t tensor_sizes[] = {1, 2, 4, 8};
@@ -125,6 +126,14 @@ static void print_table(const struct spw_model *model, FILE *out)
     fprintf(out, "digest of all bytes: spillway model verify %s\n", model->dir);
 }
 
+/* 1e-05 and not 9.99999975e-06: the decimal that the float was read from. */
+static double shortest(float value)
+{
+    char text[32];
+    snprintf(text, sizeof(text), "%.6g", (double)value);
+    return strtod(text, NULL);
+}
+
 static json_t *describe(const struct spw_model *model)
 {
     const struct spw_model_config *config = &model->config;
@@ -157,7 +166,7 @@ static json_t *describe(const struct spw_model *model)
         "hidden", (int)config->hidden, "heads", (int)config->heads, "kv_heads",
         (int)config->kv_heads, "head_dim", (int)config->head_dim, "ffn", (int)config->ffn, "vocab",
         (int)config->vocab, "context_tokens_max", (int)config->context_tokens_max, "norm_eps",
-        (double)config->norm_eps, "tied_output", (int)config->tied_output);
+        shortest(config->norm_eps), "tied_output", (int)config->tied_output);
     json_t *rest = json_pack("{s:o, s:i, s:o, s:I, s:I, s:o, s:i, s:s}", "rope", rope, "bos_token",
                              config->bos_token, "eos_tokens", eos, "kv_bytes_per_token_f32", kv * 4,
                              "kv_bytes_per_token_bf16", kv * 2, "tensor_sizes", tensor,

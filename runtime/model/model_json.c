@@ -122,6 +122,8 @@ static int show_piece(const char *piece, size_t bytes, void *context)
     struct shown *shown = context;
     const size_t room = SPW_MODEL_VALUE_TEXT_MAX - 4; /* for "..." and the zero */
     for (size_t i = 0; i < bytes; i++) {
+        if (shown->used > room) /* cut already: the dumper calls on after a failure */
+            return -1;
         if (shown->used == room) {
             memcpy(shown->text + shown->used, "...", 3);
             shown->used += 3;

@@ -350,6 +350,16 @@ static void test_broken_json(void **state)
     for (const char *at = error.text; *at; at++)
         assert_in_range(*at, 0x20, 0x7e);
     free(odd);
+    char many[4096] = "{\"k0\":[0]";
+    for (int i = 1; i < 200; i++)
+        snprintf(many + strlen(many), sizeof(many) - strlen(many), ",\"k%d\":[%d]", i, i);
+    strcat(many, "}");
+    odd = changed(base_json, "surprise", many);
+    assert_int_equal(parse(odd, NULL, &out, &error), SPW_UNSUPPORTED);
+    assert_non_null(strstr(error.text, "(value {\"k0\":[0],\"k1\":[1],"));
+    assert_non_null(strstr(error.text, "...) is unknown"));
+    assert_true(strlen(error.text) < 250);
+    free(odd);
     char long_key[2000];
     memset(long_key, 'k', sizeof(long_key) - 1);
     long_key[sizeof(long_key) - 1] = '\0';

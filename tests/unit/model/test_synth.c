@@ -321,6 +321,7 @@ static void test_inspect(void **state)
     assert_int_equal(json_array_size(json_object_get(object, "tensor_sizes")), 4);
     assert_int_equal(json_array_size(json_object_get(object, "eos_tokens")), 3);
     assert_true(json_is_false(json_object_get(object, "tied_output")));
+    assert_true(json_real_value(json_object_get(object, "norm_eps")) == 1e-5);
     json_decref(object);
 
     assert_non_null(strstr(print_of(dir, true, false, text), spw_digest_hex(&full, hex)));
