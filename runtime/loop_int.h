@@ -1,0 +1,89 @@
+/* loop_int.h - state of the coordinator's loop, shared by its three files.
+ *
+ * Room:      runtime (private)
+ */
+#ifndef SPW_LOOP_INT_H
+#define SPW_LOOP_INT_H
+
+#include "runtime/base/arena.h"
+#include "runtime/loop.h"
+#include "runtime/metrics.h"
+#include "runtime/wire.h"
+
+#include <pthread.h>
+
+/* A step on its way: what the scheduler planned, as far as the result needs it. */
+struct loop_flight {
+    uint64_t step;
+    uint64_t planned_ns;
+    uint32_t sample_count;
+    uint32_t *requests; /* [step_seqs] handles of the sampling sequences, in order */
+    bool warned;        /* this step was named as stuck */
+};
+
+struct loop_replica {
+    bool up, lost;
+    uint32_t flight_head, flight_count;
+    struct loop_flight *flights; /* [flights_max] */
+    double step_ns_mean;         /* moving mean of plan to result */
+};
+
+/* A message that arrived and waits for its place in the turn. */
+struct loop_event {
+    uint32_t peer;
+    size_t bytes;
+    uint8_t *data;
+};
+
+struct loop_rank {
+    struct spw_wire_status status;
+    bool lost;
+    uint64_t heard_ns;
+};
+
+struct spw_loop {
+    struct spw_loop_config config;
+    struct spw_arena arena; /* everything of the serving phase */
+    struct spw_sched *sched;
+    struct spw_sched_config sched_config;
+    struct spw_plan plan;
+    struct spw_sched_row *rows;
+    struct spw_sample *samples;
+    struct spw_request **requests; /* by handle */
+    struct loop_replica *replicas;
+    uint32_t flights_max;
+    struct loop_event *events; /* results, in order of arrival */
+    uint32_t events_max, event_head, event_count;
+    struct loop_rank *ranks;
+    struct spw_buffer message;
+    struct spw_metrics metrics;
+    uint64_t now_ns;
+    uint64_t started_ns;
+    uint64_t report_ns;         /* of the last snapshot */
+    uint64_t expire_ns;         /* earliest deadline of a waiting request */
+    double finished_per_second; /* moving mean, for Retry-After */
+    uint64_t finished_ns;
+    bool announced; /* on_ready was called */
+    bool draining;
+    enum spw_status failed; /* ends the job */
+    struct spw_error *error;
+    struct spw_error error_own;
+
+    atomic_bool ready, healthy;
+    pthread_mutex_t report_lock; /* guards the two texts */
+    struct spw_buffer status_text, metrics_text;
+};
+
+/* loop_ranks.c: reports, readiness, liveness */
+void spw_loop_ranks_attach(struct spw_loop *loop);
+void spw_loop_ranks_turn(struct spw_loop *loop);
+void spw_loop_ranks_stop(struct spw_loop *loop);
+/* A replica cannot go on: its requests go back to the queue; with the last one lost the job ends.
+ */
+void spw_loop_replica_lost(struct spw_loop *loop, uint32_t replica, enum spw_status why,
+                           const char *words);
+
+/* loop_report.c: the texts that doors show */
+void spw_loop_report(struct spw_loop *loop);
+
+#endif

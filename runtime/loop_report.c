@@ -1,0 +1,120 @@
+/* loop_report.c - status as JSON and metrics as text, made by the loop and read by any thread. */
+#include "runtime/loop_int.h"
+
+#include "runtime/base/log.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#define REPORT_PERIOD_NS (100 * SPW_MS)
+
+static json_t *rank_json(const struct spw_loop *loop, uint32_t rank)
+{
+    struct spw_place place = spw_layout_place(loop->config.config, rank);
+    const struct spw_wire_status *status = &loop->ranks[rank].status;
+    bool worker = place.role == SPW_ROLE_WORKER;
+    double heard = rank == loop->config.tp->rank || loop->ranks[rank].heard_ns == 0
+                       ? 0
+                       : (double)(loop->now_ns - loop->ranks[rank].heard_ns) * 1e-9;
+    json_t *json = json_pack(
+        "{s:i, s:s, s:s, s:I, s:s, s:i, s:i, s:i, s:I, s:I, s:s, s:f}", "rank", (int)rank, "role",
+        spw_role_name(place.role), "host", loop->config.ranks ? loop->config.ranks[rank].host : "",
+        "pid", (json_int_t)(loop->config.ranks ? loop->config.ranks[rank].pid : 0), "state",
+        spw_rank_state_name((enum spw_rank_state)status->state), "replica",
+        worker ? (int)place.replica : -1, "stage", worker ? (int)place.stage : -1, "tensor",
+        worker ? (int)place.tensor : -1, "steps", (json_int_t)status->steps, "step_now",
+        (json_int_t)status->step_now, "waiting_for",
+        rank == loop->config.tp->rank ? "events" : status->waiting_for, "heard_seconds_ago", heard);
+    if (status->waiting_rank != UINT32_MAX)
+        json_object_set_new(json, "waiting_rank", json_integer(status->waiting_rank));
+    if (status->load_bytes_total) {
+        json_object_set_new(json, "load_bytes", json_integer((json_int_t)status->load_bytes_done));
+        json_object_set_new(json, "load_bytes_total",
+                            json_integer((json_int_t)status->load_bytes_total));
+    }
+    if (worker) {
+        json_object_set_new(json, "kv_bytes", json_integer((json_int_t)status->kv_bytes));
+        json_object_set_new(json, "compute_seconds", json_real((double)status->compute_ns * 1e-9));
+    }
+    if (status->error[0])
+        json_object_set_new(json, "error", json_string(status->error));
+    return json;
+}
+
+static json_t *replica_json(const struct spw_loop *loop, uint32_t index)
+{
+    struct spw_sched_replica_totals totals;
+    const struct loop_replica *replica = &loop->replicas[index];
+    spw_sched_replica_totals(loop->sched, index, &totals);
+    return json_pack("{s:i, s:s, s:i, s:i, s:i, s:I, s:I, s:f}", "replica", (int)index, "state",
+                     replica->up     ? "up"
+                     : replica->lost ? "lost"
+                                     : "starting",
+                     "running", (int)totals.running, "steps_in_flight", (int)totals.steps_in_flight,
+                     "kv_blocks_used", (int)totals.kv_blocks_used, "steps_planned",
+                     (json_int_t)totals.steps_planned, "steps_committed",
+                     (json_int_t)totals.steps_committed, "step_seconds_mean",
+                     replica->step_ns_mean * 1e-9);
+}
+
+static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_totals *totals)
+{
+    const struct spw_config *config = loop->config.config;
+    json_t *ranks = json_array(), *replicas = json_array();
+    for (uint32_t i = 0; i < spw_layout_ranks(config); i++)
+        json_array_append_new(ranks, rank_json(loop, i));
+    for (uint32_t i = 0; i < config->replicas; i++)
+        json_array_append_new(replicas, replica_json(loop, i));
+    return json_pack(
+        "{s:b, s:b, s:b, s:s, s:s, s:s, s:f, s:{s:i, s:i, s:i, s:i}, s:i, s:o, s:o,"
+        " s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:i}, s:{s:I, s:I}, s:[]}",
+        "ready", (int)atomic_load(&loop->ready), "healthy", (int)atomic_load(&loop->healthy),
+        "draining", (int)loop->draining, "model", loop->config.model_name, "engine_class",
+        loop->config.engine_class, "model_digest", loop->config.model_digest_hex, "uptime_seconds",
+        (double)(loop->now_ns - loop->started_ns) * 1e-9, "layout", "tensor", (int)config->tensor,
+        "pipeline", (int)config->pipeline, "replicas", (int)config->replicas, "gateways",
+        (int)config->gateways, "context_tokens", (int)loop->config.context_tokens, "ranks", ranks,
+        "replica_states", replicas, "requests", "running", (json_int_t)totals->running, "waiting",
+        (json_int_t)totals->waiting, "accepted", (json_int_t)totals->accepted, "finished",
+        (json_int_t)totals->finished, "cancelled", (json_int_t)totals->cancelled, "expired",
+        (json_int_t)totals->expired, "refused", (json_int_t)totals->refused, "preempted",
+        (json_int_t)totals->preempted, "kv", "blocks_used", (json_int_t)totals->kv_blocks_used,
+        "blocks_total", (json_int_t)totals->kv_blocks_total, "block_tokens",
+        (int)config->block_tokens, "tokens", "prompt", (json_int_t)loop->metrics.prompt_tokens,
+        "output", (json_int_t)loop->metrics.output_tokens, "sites");
+}
+
+void spw_loop_report(struct spw_loop *loop)
+{
+    if (loop->report_ns && loop->now_ns - loop->report_ns < REPORT_PERIOD_NS)
+        return;
+    loop->report_ns = loop->now_ns;
+    struct spw_sched_totals totals;
+    spw_sched_totals(loop->sched, &totals);
+    json_t *json = status_json(loop, &totals);
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    pthread_mutex_lock(&loop->report_lock);
+    if (text) {
+        spw_buffer_clear(&loop->status_text);
+        spw_buffer_add_text(&loop->status_text, text);
+    }
+    spw_buffer_clear(&loop->metrics_text);
+    spw_metrics_print(&loop->metrics, &totals, loop->config.model_name, &loop->metrics_text);
+    pthread_mutex_unlock(&loop->report_lock);
+    free(text);
+    json_decref(json);
+}
+
+void spw_loop_status_json(struct spw_loop *loop, struct spw_buffer *out)
+{
+    pthread_mutex_lock(&loop->report_lock);
+    spw_buffer_add(out, loop->status_text.data, loop->status_text.bytes);
+    pthread_mutex_unlock(&loop->report_lock);
+}
+
+void spw_loop_metrics(struct spw_loop *loop, struct spw_buffer *out)
+{
+    pthread_mutex_lock(&loop->report_lock);
+    spw_buffer_add(out, loop->metrics_text.data, loop->metrics_text.bytes);
+    pthread_mutex_unlock(&loop->report_lock);
+}

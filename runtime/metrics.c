@@ -1,0 +1,131 @@
+#include "runtime/metrics.h"
+
+#include <stdio.h>
+
+/* seconds: from a fast step to a long answer */
+static const double bounds[SPW_METRICS_BUCKETS] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                                   0.075, 0.1,    0.25,  0.5,  0.75,  1.0,
+                                                   2.5,   5.0,    10.0,  20.0, 40.0,  80.0};
+
+double spw_histogram_bound(uint32_t bucket)
+{
+    assert(bucket < SPW_METRICS_BUCKETS);
+    return bounds[bucket];
+}
+
+void spw_histogram_add(struct spw_histogram *histogram, uint64_t ns)
+{
+    double seconds = (double)ns * 1e-9;
+    uint32_t bucket = 0;
+    while (bucket < SPW_METRICS_BUCKETS && seconds > bounds[bucket])
+        bucket++;
+    histogram->counts[bucket]++;
+    histogram->sum += seconds;
+    histogram->total++;
+}
+
+/* The label value with what Prometheus wants escaped. */
+static void add_label(struct spw_buffer *out, const char *model_name)
+{
+    spw_buffer_add_text(out, "model_name=\"");
+    for (const char *at = model_name; *at; at++) {
+        if (*at == '"' || *at == '\\')
+            spw_buffer_add_u8(out, '\\');
+        spw_buffer_add_u8(out, *at == '\n' ? ' ' : (uint8_t)*at);
+    }
+    spw_buffer_add_text(out, "\"");
+}
+
+static void head(struct spw_buffer *out, const char *name, const char *type, const char *help)
+{
+    spw_buffer_format(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void value(struct spw_buffer *out, const char *name, const char *type, const char *help,
+                  const char *model_name, double number)
+{
+    head(out, name, type, help);
+    spw_buffer_format(out, "%s{", name);
+    add_label(out, model_name);
+    spw_buffer_format(out, "} %.17g\n", number);
+}
+
+static void histogram(struct spw_buffer *out, const char *name, const char *help,
+                      const char *model_name, const struct spw_histogram *data)
+{
+    uint64_t below = 0;
+    head(out, name, "histogram", help);
+    for (uint32_t i = 0; i <= SPW_METRICS_BUCKETS; i++) {
+        below += data->counts[i];
+        spw_buffer_format(out, "%s_bucket{", name);
+        add_label(out, model_name);
+        if (i < SPW_METRICS_BUCKETS)
+            spw_buffer_format(out, ",le=\"%g\"} %llu\n", bounds[i], (unsigned long long)below);
+        else
+            spw_buffer_format(out, ",le=\"+Inf\"} %llu\n", (unsigned long long)below);
+    }
+    spw_buffer_format(out, "%s_sum{", name);
+    add_label(out, model_name);
+    spw_buffer_format(out, "} %.9g\n%s_count{", data->sum, name);
+    add_label(out, model_name);
+    spw_buffer_format(out, "} %llu\n", (unsigned long long)data->total);
+}
+
+static void ends(struct spw_buffer *out, const char *name, const char *model_name,
+                 const struct spw_metrics *metrics)
+{
+    const struct {
+        const char *reason;
+        uint64_t count;
+    } rows[] = {
+        {"stop", metrics->requests_stop},           {"length", metrics->requests_length},
+        {"cancelled", metrics->requests_cancelled}, {"error", metrics->requests_error},
+        {"refused", metrics->requests_refused},
+    };
+    head(out, name, "counter", "Requests that ended, by reason.");
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(rows); i++) {
+        spw_buffer_format(out, "%s{", name);
+        add_label(out, model_name);
+        spw_buffer_format(out, ",finished_reason=\"%s\"} %llu\n", rows[i].reason,
+                          (unsigned long long)rows[i].count);
+    }
+}
+
+void spw_metrics_print(const struct spw_metrics *metrics, const struct spw_sched_totals *totals,
+                       const char *model_name, struct spw_buffer *out)
+{
+    static const char *const prefixes[] = {"spillway_", "vllm:"};
+    static const char *const counter = "counter", *const gauge = "gauge";
+    double kv = totals->kv_blocks_total
+                    ? (double)totals->kv_blocks_used / (double)totals->kv_blocks_total
+                    : 0;
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(prefixes); i++) {
+        char name[96];
+#define NAME(suffix) (snprintf(name, sizeof(name), "%s%s", prefixes[i], suffix), name)
+        value(out, NAME("num_requests_running"), gauge, "Requests being computed.", model_name,
+              totals->running);
+        value(out, NAME("num_requests_waiting"), gauge, "Requests waiting.", model_name,
+              totals->waiting);
+        value(out, NAME("gpu_cache_usage_perc"), gauge, "KV blocks in use, 0 to 1.", model_name,
+              kv);
+        value(out, NAME("num_preemptions_total"), counter, "Requests put back into the queue.",
+              model_name, (double)totals->preempted);
+        value(out, NAME("prompt_tokens_total"), counter, "Prompt tokens of finished requests.",
+              model_name, (double)metrics->prompt_tokens);
+        value(out, NAME("generation_tokens_total"), counter, "Tokens generated.", model_name,
+              (double)metrics->output_tokens);
+        ends(out, NAME("request_success_total"), model_name, metrics);
+        histogram(out, NAME("time_to_first_token_seconds"), "From receipt to the first token.",
+                  model_name, &metrics->ttft);
+        histogram(out, NAME("time_per_output_token_seconds"), "Between tokens of a request.",
+                  model_name, &metrics->itl);
+        histogram(out, NAME("e2e_request_latency_seconds"), "From receipt to the last token.",
+                  model_name, &metrics->e2e);
+#undef NAME
+    }
+    value(out, "spillway_steps_total", counter, "Engine steps finished.", model_name,
+          (double)totals->steps);
+    value(out, "spillway_kv_blocks_total", gauge, "KV blocks of all replicas.", model_name,
+          totals->kv_blocks_total);
+    histogram(out, "spillway_step_seconds", "From plan to result.", model_name, &metrics->step);
+}
