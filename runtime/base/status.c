@@ -59,10 +59,13 @@ void spw_error_prefix(struct spw_error *error, const char *format, ...)
     memcpy(old, error->text, sizeof(old));
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(error->text, sizeof(error->text), format, args);
+    int wrote = vsnprintf(error->text, sizeof(error->text), format, args);
     va_end(args);
-    if (used < 0 || (size_t)used >= sizeof(error->text))
+    if (wrote < 0 || (size_t)wrote + 3 > sizeof(error->text))
         return;
-    size_t room = sizeof(error->text) - (size_t)used;
-    snprintf(error->text + used, room, ": %s", old);
+    size_t used = (size_t)wrote;
+    size_t keep = SPW_MIN(strnlen(old, sizeof(old) - 1), sizeof(error->text) - used - 3);
+    memcpy(error->text + used, ": ", 2);
+    memcpy(error->text + used + 2, old, keep);
+    error->text[used + 2 + keep] = '\0';
 }
