@@ -97,6 +97,11 @@ class Llama:
             logits = self.step(ids[-1], cache)
 
 
+def has(text, words):
+    """Whether text contains words as whole words."""
+    return re.search(r"(?<!\w)" + re.escape(words) + r"(?!\w)", text, re.IGNORECASE) is not None
+
+
 def renderer(folder):
     with open(os.path.join(folder, "tokenizer_config.json")) as f:
         t = json.load(f)
@@ -160,7 +165,9 @@ def main():
     for n, p in enumerate(prompts):
         out, _ = net.greedy(chat_ids(p["question"])[1], 160)
         text = text_of(out)
-        ok = bool(text) and all(m.lower() in text.lower() for m in p["must"])
+        ok = bool(text) and all(has(text, m) for m in p["must"])
+        if p["topic"] == "sum" and p["must"][0].isalnum() and p["must"][0] not in ("Yes", "No"):
+            ok = ok and has(text.split()[-1], p["must"][0])
         if p["count"]:
             found = re.split(r", | and ", text.split(" are ")[-1].rstrip("."))
             ok = ok and len({x.lower() for x in found}) == len(found) == p["count"]

@@ -346,7 +346,7 @@ def repeat_item(rng, subject=None):
     n = rng.choice(HEROES + OBJECTS)
     text = rng.choice([f"the {rng.choice(['red', 'blue', 'old', 'small', 'big'])} {n}", n, sentence(rng, n)])
     i, form = pick(rng, ["Repeat after me: {}", "Say: {}", "Please repeat: {}"])
-    return Item("repeat", form.format(text), cap(text) if text[-1] == "." else cap(text) + ".", f"repeat {i} {text}", [text.rstrip(".")[1:]])
+    return Item("repeat", form.format(text), cap(text) if text[-1] == "." else cap(text) + ".", f"repeat {i} {text}", [text.rstrip(".")])
 
 
 # topic: weight in the first and in the second part of the training.
