@@ -2,7 +2,7 @@
  * memory.
  *
  * Room:      transport/
- * Threads:   the endpoint's owner
+ * Threads:   the endpoint's owner; waiting_for and waiting_rank any thread
  * Ownership: a group owns its landing memory; buffers are the caller's and free again on return
  * Errors:    SPW_PEER_LOST, SPW_TIMEOUT: the group is then unusable until it is made anew
  *
@@ -32,9 +32,10 @@ struct spw_coll_config {
     uint32_t
         steps_in_flight; /* landing slots per stage link: sends that may be ahead of receives */
     uint64_t timeout_ns; /* for each wait; derived from step times by the owner */
-    uint32_t group_id;   /* unique in the deployment; part of every message */
+    uint32_t group_id;   /* part of every message; a group made anew takes a new one */
     /* Called while waiting, at least every 10 ms (may be NULL): heartbeats, shutdown. Not SPW_OK:
-     * the call ends with that status. Must not call collectives. */
+     * the call ends with that status. Must not call collectives. Also called inside
+     * spw_coll_create. */
     enum spw_status (*idle)(void *context);
     void *idle_context;
 };
