@@ -46,7 +46,8 @@ struct spw_sched_request {
     uint8_t priority;           /* 0..SPW_SCHED_PRIORITIES-1 */
     uint32_t prompt_tokens;     /* >= 1 */
     uint32_t output_tokens_max; /* >= 1; prompt + output <= context_tokens_max */
-    uint64_t deadline_ns;       /* to be running by then, or the request ends EXPIRED; 0: none */
+    uint64_t deadline_ns;       /* to be running by then, or the request ends EXPIRED; 0: none.
+                                   Once it has run it does not expire any more */
 };
 
 enum spw_sched_answer {
@@ -118,8 +119,8 @@ struct spw_sched_totals {
     uint32_t waiting, running;
     uint32_t kv_blocks_used, kv_blocks_total;
     uint64_t accepted, refused, finished, cancelled, expired, preempted;
-    uint64_t prefill_tokens, decode_tokens; /* committed rows */
-    uint64_t steps;
+    uint64_t prefill_tokens, decode_tokens; /* committed rows, discarded ones too */
+    uint64_t steps;                         /* committed */
 };
 
 struct spw_sched_replica_totals {
@@ -147,8 +148,9 @@ enum spw_sched_answer spw_sched_submit(struct spw_sched *sched, uint64_t now_ns,
                                        uint32_t *out_request);
 
 /* The client went away or an answer ended by a stop string (`finished`: counts as finished). ENDED
- * follows, at once or when nothing of it is in flight any more. A handle that has ended already is
- * an assertion.
+ * follows, at once or when nothing of it is in flight any more. A request whose end is decided
+ * already (its last row was committed, or it was cancelled) ends as decided first. A handle that
+ * has ended already is an assertion.
  */
 void spw_sched_cancel(struct spw_sched *sched, uint64_t now_ns, uint32_t request, bool finished);
 
@@ -166,12 +168,22 @@ bool spw_sched_plan(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
 void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica, uint64_t step,
                       struct spw_sched_row *rows, uint32_t row_count);
 
-/* Next verdict, false when there is none. Poll until false after each event. */
+/* A replica for which spw_sched_plan may find something, or SPW_SCHED_NONE: for all others it would
+ * answer false. Any event may give work to any replica, so after events: while there is one, plan
+ * it. The order is first come, first served. O(1).
+ */
+uint32_t spw_sched_ready(const struct spw_sched *sched);
+
+/* Next verdict, false when there is none. Poll until false after each event: a handle whose ENDED
+ * has not been read is not given out again. Of several verdicts about one request only the newest
+ * is kept.
+ */
 bool spw_sched_poll(struct spw_sched *sched, struct spw_sched_verdict *out_verdict);
 
 /* A replica serves from now on (empty KV), or is lost: steps in flight there never commit and its
- * requests go back to the queue, before those that wait. With the last replica lost, all requests
- * end NO_REPLICA.
+ * requests go back to the queue (PREEMPTED), before those that wait. With the last replica lost,
+ * all requests end NO_REPLICA. Step numbers go on where they were, so a late result of a lost
+ * replica cannot be taken for one of its successor.
  */
 void spw_sched_replica_up(struct spw_sched *sched, uint64_t now_ns, uint32_t replica);
 void spw_sched_replica_down(struct spw_sched *sched, uint64_t now_ns, uint32_t replica);

@@ -1,0 +1,196 @@
+/* check.c - asserts that the whole state fits together. Called by tests after each event. */
+#include <assert.h>
+#include <string.h>
+
+#include "scheduler/sched_int.h"
+
+struct sums {
+    uint32_t waiting, running, blocks, free, ended;
+};
+
+/* Who is in the list says so. */
+static void check_list(const struct spw_sched *sched, const struct spw_sched_queue *queue,
+                       enum spw_sched_place place, uint32_t replica)
+{
+    spw_sched_queue_check(queue, sched->job_links);
+    for (uint32_t i = queue->head; i != SPW_SCHED_NONE; i = sched->job_links[i].next) {
+        assert(sched->jobs[i].place == place);
+        assert(sched->jobs[i].replica == replica);
+    }
+}
+
+/* Ascending age, all of one priority. */
+static void check_aged(const struct spw_sched *sched, const struct spw_sched_queue *queue,
+                       uint32_t priority)
+{
+    uint64_t seq = 0;
+    for (uint32_t i = queue->head; i != SPW_SCHED_NONE; i = sched->job_links[i].next) {
+        assert(sched->jobs[i].priority == priority && sched->jobs[i].seq > seq);
+        seq = sched->jobs[i].seq;
+    }
+}
+
+static void check_running_job(const struct spw_sched *sched, uint32_t request, uint8_t *block_marks,
+                              uint8_t *slot_marks)
+{
+    const struct spw_sched_job *job = &sched->jobs[request];
+    const struct spw_sched_replica *replica = &sched->replicas[job->replica];
+    assert(job->slot < sched->config.slots && slot_marks[job->slot] == 0);
+    slot_marks[job->slot] = 1;
+    uint32_t blocks = 0;
+    for (uint32_t i = job->kv_tail; i != SPW_SCHED_NONE; i = replica->kv.blocks[i].prev) {
+        assert(i < replica->kv.count && replica->kv.blocks[i].refs == 1);
+        assert(block_marks[i] == 0); /* owned once */
+        block_marks[i] = 1;
+        blocks++;
+    }
+    assert(blocks == job->kv_blocks && blocks == spw_sched_blocks_for(sched, job->planned));
+    assert(job->in_flight <= replica->steps_in_flight);
+    assert(job->emitted <= job->output_tokens_max);
+    assert(job->planned <= job->prompt_tokens + job->output_tokens_max - 1);
+    const uint32_t ahead =
+        job->planned >= job->prefill_end ? job->planned - job->prompt_tokens + 1 - job->emitted : 0;
+    switch ((enum spw_sched_place)job->place) {
+    case SPW_SCHED_PLACE_PREFILL:
+        assert(job->planned < job->prefill_end);
+        break;
+    case SPW_SCHED_PLACE_IDLE:
+        assert(ahead == 0 && job->in_flight == 0);
+        break;
+    case SPW_SCHED_PLACE_FLIGHT:
+        assert(ahead == 1 && job->in_flight > 0);
+        break;
+    case SPW_SCHED_PLACE_AHEAD:
+        assert(ahead == 2 && job->in_flight >= 2);
+        break;
+    case SPW_SCHED_PLACE_STOPPED:
+        assert(job->in_flight > 0); /* else it would have gone */
+        break;
+    default:
+        assert(!"a place of a running job");
+    }
+    if (job->place != SPW_SCHED_PLACE_STOPPED)
+        assert(!job->ending && !job->preempting);
+}
+
+static void check_replica(const struct spw_sched *sched, uint32_t index, struct sums *sums)
+{
+    const struct spw_sched_config *config = &sched->config;
+    const struct spw_sched_replica *replica = &sched->replicas[index];
+    uint8_t *block_marks = sched->scratch;
+    uint8_t *slot_marks = block_marks + config->kv_blocks;
+    memset(block_marks, 0, config->kv_blocks);
+    memset(slot_marks, 0, config->slots);
+
+    spw_sched_kv_check(&replica->kv);
+    spw_sched_queue_check(&replica->running, sched->running_links);
+    uint32_t blocks = 0, decoding = 0, returning = 0, listed = 0;
+    uint64_t promised = 0, next_rows = 0, rank_seq = 0, in_flight = 0;
+    uint32_t rank_priority = 0;
+    for (uint32_t i = replica->running.head; i != SPW_SCHED_NONE;
+         i = sched->running_links[i].next) {
+        const struct spw_sched_job *job = &sched->jobs[i];
+        assert(job->replica == index);
+        check_running_job(sched, i, block_marks, slot_marks);
+        assert(job->priority > rank_priority ||
+               (job->priority == rank_priority && job->seq > rank_seq));
+        rank_priority = job->priority;
+        rank_seq = job->seq;
+        blocks += job->kv_blocks;
+        in_flight += job->in_flight;
+        decoding += job->place == SPW_SCHED_PLACE_IDLE || job->place == SPW_SCHED_PLACE_FLIGHT ||
+                    job->place == SPW_SCHED_PLACE_AHEAD;
+        listed += job->place == SPW_SCHED_PLACE_PREFILL || job->place == SPW_SCHED_PLACE_IDLE ||
+                  job->place == SPW_SCHED_PLACE_FLIGHT;
+        if (job->place == SPW_SCHED_PLACE_STOPPED)
+            returning += job->kv_blocks;
+        if (job->place == SPW_SCHED_PLACE_PREFILL) {
+            const uint32_t left = job->prefill_end - job->planned;
+            next_rows += left < config->prefill_chunk_max ? left : config->prefill_chunk_max;
+            promised += spw_sched_blocks_for(sched, job->prefill_end) - job->kv_blocks;
+        }
+    }
+    assert(blocks + replica->kv.free_count == config->kv_blocks); /* none lost */
+    assert(decoding == replica->decoding && returning == replica->returning_blocks);
+    assert(promised == replica->promised_blocks && next_rows == replica->next_rows);
+    for (uint32_t i = 0; i < replica->free_slot_count; i++) {
+        const uint32_t slot = replica->free_slots[i];
+        assert(slot < config->slots && slot_marks[slot] == 0);
+        slot_marks[slot] = 1;
+    }
+    assert(replica->running.count + replica->free_slot_count == config->slots);
+
+    check_list(sched, &replica->idle, SPW_SCHED_PLACE_IDLE, index);
+    listed -= replica->idle.count;
+    for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++) {
+        check_list(sched, &replica->prefill[i], SPW_SCHED_PLACE_PREFILL, index);
+        check_aged(sched, &replica->prefill[i], i);
+        listed -= replica->prefill[i].count;
+    }
+    uint64_t entries = 0;
+    assert(replica->steps_in_flight <= config->pipeline + 1);
+    for (uint32_t i = 0; i <= config->pipeline; i++) {
+        const struct spw_sched_flight *flight = &replica->flights[i];
+        check_list(sched, &flight->decoding, SPW_SCHED_PLACE_FLIGHT, index);
+        for (uint32_t j = flight->decoding.head; j != SPW_SCHED_NONE; j = sched->job_links[j].next)
+            assert(sched->jobs[j].last_step % (config->pipeline + 1) == i);
+        listed -= flight->decoding.count;
+        entries += flight->seq_count;
+    }
+    assert(listed == 0 && entries == in_flight);
+
+    const bool takes =
+        replica->up && replica->free_slot_count > 0 && replica->next_rows < config->step_tokens_max;
+    assert(takes == (sched->places.where[index] != SPW_SCHED_NONE));
+    if (takes) {
+        assert(replica->key_running == replica->running.count);
+        assert(replica->key_available ==
+               (int64_t)replica->kv.free_count - (int64_t)replica->promised_blocks);
+    }
+    assert(replica->up || replica->running.count == 0);
+    /* Work with nothing in flight is announced. */
+    assert(replica->running.count == 0 || replica->steps_in_flight > 0 ||
+           sched->ready_links[index].next != SPW_SCHED_UNLINKED);
+    sums->running += replica->running.count;
+    sums->blocks += blocks;
+}
+
+void spw_sched_check(const struct spw_sched *sched)
+{
+    const struct spw_sched_config *config = &sched->config;
+    struct sums sums = {0};
+    uint32_t up = 0;
+    for (uint32_t i = 0; i < config->replicas; i++) {
+        check_replica(sched, i, &sums);
+        up += sched->replicas[i].up;
+    }
+    assert(up == sched->replicas_up && sched->totals.kv_blocks_total == up * config->kv_blocks);
+    for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++) {
+        check_list(sched, &sched->waiting[i], SPW_SCHED_PLACE_WAITING, SPW_SCHED_NONE);
+        check_aged(sched, &sched->waiting[i], i);
+        sums.waiting += sched->waiting[i].count;
+    }
+    check_list(sched, &sched->free, SPW_SCHED_PLACE_FREE, SPW_SCHED_NONE);
+    spw_sched_queue_check(&sched->verdicts, sched->verdict_links);
+    spw_sched_queue_check(&sched->ready, sched->ready_links);
+    spw_sched_heap_check(&sched->deadlines);
+    spw_sched_heap_check(&sched->places);
+    uint32_t places[SPW_SCHED_PLACE_ENDED + 1] = {0};
+    for (uint32_t i = 0; i < config->requests_max; i++) {
+        const struct spw_sched_job *job = &sched->jobs[i];
+        assert(job->place <= SPW_SCHED_PLACE_ENDED);
+        places[job->place]++;
+        if (job->place == SPW_SCHED_PLACE_ENDED)
+            assert(sched->verdict_links[i].next != SPW_SCHED_UNLINKED);
+        if (sched->deadlines.where[i] != SPW_SCHED_NONE)
+            assert(job->place == SPW_SCHED_PLACE_WAITING && job->deadline_ns != 0);
+    }
+    sums.free = places[SPW_SCHED_PLACE_FREE];
+    sums.ended = places[SPW_SCHED_PLACE_ENDED];
+    assert(sums.waiting == places[SPW_SCHED_PLACE_WAITING] && sums.free == sched->free.count);
+    assert(sums.waiting + sums.running + sums.free + sums.ended == config->requests_max);
+    assert(sums.waiting == sched->totals.waiting && sums.running == sched->totals.running);
+    assert(sums.blocks == sched->totals.kv_blocks_used);
+    /* Nobody waits while nobody runs. */
+    assert(sums.waiting == 0 || sums.running > 0);
+}
