@@ -293,8 +293,12 @@ struct spw_ct_value spw_ct_slice(struct spw_ct_run *run, struct spw_ct_value obj
         range->stop = range->start + count * range->step;
         return (struct spw_ct_value){.kind = SPW_CT_RANGE, .range = range};
     }
-    struct spw_ct_list *list = spw_ct_list_new(run, (size_t)count);
-    for (int64_t i = 0; i < count && !run->failed; i++)
+    bool shared = step == 1 && count > 0; /* lists do not change: the slice is a view */
+    struct spw_ct_list *list = spw_ct_list_new(run, shared ? 0 : (size_t)count);
+    if (list && shared)
+        *list = (struct spw_ct_list){
+            .items = object.list->items + start, .count = (size_t)count, .capacity = (size_t)count};
+    for (int64_t i = 0; !shared && i < count && !run->failed; i++)
         spw_ct_list_add(run, list, object.list->items[start + i * step]);
     return spw_ct_from_list(list, object.kind);
 }

@@ -123,7 +123,7 @@ static enum flow exec_loop(struct spw_ct_run *run, struct spw_ct_scope *scope,
         loop->index = i;
         if (!inner || node->closes)
             inner = scope_new(run, scope);
-        if (!inner)
+        if (!inner || !spw_ct_charge(run, 1))
             break;
         spw_ct_bind(run, inner, run->chat_template->symbol_loop, loop_value);
         assign(run, inner, node->first, items->items[i]);

@@ -423,7 +423,8 @@ static struct spw_ct_value choose(struct spw_ct_run *run, struct spw_ct_value se
             return spw_ct_fail(run, "TemplateRuntimeError", "No test named '%.*s'.",
                                (int)SPW_MIN(name.bytes, 100u), name.text);
     }
-    rest.values += skip;
+    if (skip)
+        rest.values += skip;
     rest.count -= skip;
     const struct spw_ct_list *list = spw_ct_iterate(run, self);
     struct spw_ct_list *out = spw_ct_list_new(run, 0);

@@ -7,6 +7,11 @@
  * Errors:    sticky: the first failure is kept in the run (or parser), later work is skipped and
  *            yields "undefined"; whoever loops looks at `failed`
  *
+ * Known differences from Jinja2: integers are 64 bits; loop conditions, map, select and the like
+ * work at once, not lazily; a variable that an outer scope gives stays visible before an
+ * unconditional "set" of its name in the same scope; "safe" and "escape" give plain texts; slicing
+ * a constant that has no items fails; include, import, block and extends are refused.
+ *
  * Files in reading order: heap, lex, parse, parse_expr (source to tree); value, text, unicode,
  * number, format, json, time (Python's values); attr, method, filter, filter_list, filter_text,
  * test (what can be called by name); eval, exec (the tree walk); chat_template.c (the public
@@ -18,7 +23,9 @@
 #include "runtime/base/arena.h"
 #include "runtime/model/chat_template.h"
 
-/* Bounds. A template or conversation beyond them is SPW_TOO_LARGE, never a crash or a hang. */
+/* Bounds. A template or conversation beyond them is SPW_TOO_LARGE, never a crash or a hang.
+ * The depths are such that a rendering gets by with 512 KiB of stack.
+ */
 #define SPW_CT_SOURCE_BYTES_MAX ((size_t)1 << 20) /* of one template */
 #define SPW_CT_NESTING_MAX      100u              /* brackets and blocks inside each other */
 #define SPW_CT_CHAIN_MAX        1000u             /* operators in one unbracketed chain */

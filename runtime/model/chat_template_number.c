@@ -193,7 +193,8 @@ struct spw_ct_value spw_ct_arithmetic(struct spw_ct_run *run, enum spw_ct_operat
         return spw_ct_percent(run, a, b);
     if (a.kind == SPW_CT_UNDEFINED || b.kind == SPW_CT_UNDEFINED)
         return spw_ct_fail_undefined(run, a.kind == SPW_CT_UNDEFINED ? a : b);
-    bool whole = spw_ct_is_integral(a, &left) & spw_ct_is_integral(b, &right);
+    bool left_whole = spw_ct_is_integral(a, &left);
+    bool whole = spw_ct_is_integral(b, &right) && left_whole;
     if (whole && operation == SPW_CT_DIVIDE && right == 0)
         return spw_ct_fail(run, "ZeroDivisionError", "division by zero");
     if (whole && operation != SPW_CT_DIVIDE && !(operation == SPW_CT_POWER && right < 0))
