@@ -13,7 +13,7 @@
  * a constant that has no items fails; include, import, block and extends are refused.
  *
  * Files in reading order: heap, lex, parse, parse_expr (source to tree); value, text, unicode,
- * number, format, json, time (Python's values); attr, method, filter, filter_list, filter_text,
+ * number, format, json, time (Python's values); attr, method, call, filter, filter_list,
  * test (what can be called by name); eval, exec (the tree walk); chat_template.c (the public
  * functions).
  */
