@@ -91,6 +91,8 @@ enum spw_status spw_config_check(const struct spw_config *config, struct spw_err
 
 /* Flags with help and defaults, for --help. */
 void spw_config_help(FILE *out);
+/* " --tensor --pipeline ...", for completion. */
+void spw_config_words(FILE *out);
 
 /* What all ranks must agree on: layout, sizes, dtype (not paths, doors, logs). */
 struct spw_digest spw_config_digest(const struct spw_config *config);
