@@ -279,6 +279,8 @@ enum spw_status spw_deploy_coordinator(const struct spw_deploy_options *options,
         status = run_loop(self, model, error);
     if (!atomic_load(&self->loop))
         stop_members(tp);
+    if (options->on_end)
+        options->on_end(options->context);
     spw_door_http_stop(self->http, STOP_DRAIN_NS);
     spw_door_grpc_stop(self->grpc, STOP_DRAIN_NS);
     spw_loop_destroy(atomic_load(&self->loop));
