@@ -84,7 +84,7 @@ static bool on_response(void *context, const Spillway__V1__GenerateResponse *res
         for (size_t i = 0; i < response->n_tokens; i++)
             printf("%d\n", (int)response->tokens[i]->id);
     else
-        fputs(response->text, stdout);
+        fwrite(response->text.data, 1, response->text.len, stdout);
     fflush(stdout);
     return atomic_load(&spw_cli_stop) == 0;
 }
@@ -100,23 +100,28 @@ static enum spw_status submit(struct submission *self, char *prompt, struct spw_
     Spillway__V1__Sampling sampling = SPILLWAY__V1__SAMPLING__INIT;
     char *stops[] = {(char *)self->stop};
     char user[] = "user";
+    ProtobufCBinaryData content = {.len = strlen(prompt), .data = (uint8_t *)prompt};
 
     if (self->plain) {
         request.input_case = SPILLWAY__V1__GENERATE_REQUEST__INPUT_TEXT;
-        request.text = prompt;
+        request.text = content;
     } else {
         message.role = user;
-        message.content = prompt;
+        message.content = content;
         chat.messages = messages;
         chat.n_messages = 1;
         request.input_case = SPILLWAY__V1__GENERATE_REQUEST__INPUT_CHAT;
         request.chat = &chat;
     }
     request.max_tokens = self->tokens_max;
-    sampling.has_temperature = self->temperature_given;
-    sampling.temperature = self->temperature;
-    sampling.has_seed = self->seed_given;
-    sampling.seed = self->seed;
+    if (self->temperature_given) {
+        sampling.has_temperature_case = SPILLWAY__V1__SAMPLING__HAS_TEMPERATURE_TEMPERATURE;
+        sampling.temperature = self->temperature;
+    }
+    if (self->seed_given) {
+        sampling.has_seed_case = SPILLWAY__V1__SAMPLING__HAS_SEED_SEED;
+        sampling.seed = self->seed;
+    }
     request.sampling = &sampling;
     if (self->stop) {
         request.stop = stops;

@@ -85,6 +85,7 @@ static const struct knob knobs[] = {
     CHOICE(log_level, "error warn info debug trace", "info", false, "how much is logged"),
     TEXT(log_dir, "", "a log file per rank here; default: standard error"),
     TEXT(state_dir, "", "where up --daemon leaves its state; default: $XDG_RUNTIME_DIR/spillway"),
+    SWITCH(record_logits, false, "log a digest of every answer's logits"),
     SWITCH(tcp_only, false, "no shared memory between ranks"),
     SWITCH(dry_run, true, "print rank, host, device and role, start nothing"),
     SWITCH(daemon, true, "up: return when ready; spillway down ends it"),

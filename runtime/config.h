@@ -51,7 +51,8 @@ struct spw_config {
     char log_dir[SPW_CONFIG_TEXT_MAX];   /* a file per rank; "": standard error */
     char state_dir[SPW_CONFIG_TEXT_MAX]; /* where `up --daemon` leaves its state for down and status
                                           */
-    bool tcp_only; /* no shared memory between ranks (several "hosts" on one kernel) */
+    bool record_logits; /* log a digest of every answer's logits: equal answers, equal bits (C1) */
+    bool tcp_only;      /* no shared memory between ranks (several "hosts" on one kernel) */
     bool dry_run, daemon;
 };
 

@@ -3,6 +3,7 @@
 #include "runtime/deploy_int.h"
 #include "runtime/door_grpc.h"
 #include "runtime/door_http.h"
+#include "runtime/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>

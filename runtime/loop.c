@@ -52,6 +52,10 @@ static void end_request(struct spw_loop *loop, struct spw_request *request,
         loop->finished_per_second += 0.05 * (rate - loop->finished_per_second);
         loop->finished_ns = loop->now_ns;
     }
+    if (loop->config.config->record_logits)
+        spw_log_info("loop", "logits request=%016llx tokens=%u digest=%016llx",
+                     (unsigned long long)request->id, atomic_load(&request->published),
+                     (unsigned long long)request->logits_digest);
     request->door->live--;
     atomic_store_explicit(&request->ended, true, memory_order_release);
     spw_door_notify(request);
@@ -216,6 +220,13 @@ static void publish(struct spw_loop *loop, struct spw_request *request, uint32_t
     atomic_store_explicit(&request->published, index + 1, memory_order_release);
 }
 
+/* Digest of the answer's logits so far: equal for equal logits at every token. */
+static void chain_digest(struct spw_request *request, uint64_t digest)
+{
+    uint64_t pair[2] = {request->logits_digest, digest};
+    request->logits_digest = spw_checksum64(pair, sizeof(pair));
+}
+
 static void commit(struct spw_loop *loop, uint32_t replica, struct loop_flight *flight)
 {
     const struct spw_model_config *model = loop->config.model;
@@ -235,6 +246,7 @@ static void commit(struct spw_loop *loop, uint32_t replica, struct loop_flight *
         struct spw_request *request = loop->requests[row->request];
         assert(request && !request->loop_ended);
         publish(loop, request, row->output_index, &loop->samples[i]);
+        chain_digest(request, loop->digests[i]);
         if (row->last)
             end_request(loop, request, row->stop ? SPW_REQUEST_END_STOP : SPW_REQUEST_END_LENGTH,
                         SPW_OK, NULL);
@@ -249,7 +261,7 @@ static void take_result(struct spw_loop *loop, const struct loop_event *event)
     uint64_t step = 0, compute_ns = 0;
     enum spw_status status =
         spw_wire_result_decode(event->data, event->bytes, &index, &step, &compute_ns, loop->samples,
-                               loop->sched_config.step_seqs_max, &count);
+                               loop->digests, loop->sched_config.step_seqs_max, &count);
     struct spw_place place = spw_layout_place(loop->config.config, event->peer);
     if (status || place.role != SPW_ROLE_WORKER || index != place.replica) {
         spw_log_error("loop", "a result from rank %u is damaged", event->peer);
@@ -480,6 +492,7 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
                    + seqs * sizeof(struct spw_plan_seq)               /* plan */
                    + blocks * sizeof(uint32_t)                        /* its blocks */
                    + seqs * sizeof(struct spw_sched_row)              /* commit */
+                   + seqs * sizeof(uint64_t)                          /* its digests */
                    + seqs * sizeof(struct spw_sample)                 /* a decoded result */
                    + loop->sched_config.requests_max * sizeof(void *) /* by handle */
                    + config->replicas * sizeof(struct loop_replica)   /* replicas */
@@ -496,6 +509,7 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
     loop->plan.blocks = TAKE(blocks, uint32_t);
     loop->rows = TAKE(seqs, struct spw_sched_row);
     loop->samples = TAKE(seqs, struct spw_sample);
+    loop->digests = TAKE(seqs, uint64_t);
     loop->requests = TAKE(loop->sched_config.requests_max, struct spw_request *);
     loop->replicas = TAKE(config->replicas, struct loop_replica);
     loop->events = TAKE(loop->events_max, struct loop_event);

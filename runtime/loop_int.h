@@ -49,6 +49,7 @@ struct spw_loop {
     struct spw_plan plan;
     struct spw_sched_row *rows;
     struct spw_sample *samples;
+    uint64_t *digests;             /* beside samples */
     struct spw_request **requests; /* by handle */
     struct loop_replica *replicas;
     uint32_t flights_max;

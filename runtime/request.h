@@ -77,7 +77,8 @@ struct spw_request {
     /* the loop's own */
     uint32_t handle; /* of the scheduler */
     uint32_t submit_index;
-    bool loop_known; /* came in through the ring once */
+    uint64_t logits_digest; /* with record_logits: of all its tokens' logits, chained */
+    bool loop_known;        /* came in through the ring once */
     bool loop_ended;
 };
 

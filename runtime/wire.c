@@ -169,7 +169,8 @@ enum spw_status spw_wire_tokens_decode(const void *data, size_t bytes, uint64_t 
 }
 
 void spw_wire_result_encode(struct spw_buffer *out, uint32_t replica, uint64_t step,
-                            uint64_t compute_ns, const struct spw_sample *samples, uint32_t count)
+                            uint64_t compute_ns, const struct spw_sample *samples,
+                            const uint64_t *digests, uint32_t count)
 {
     spw_buffer_add_u32(out, replica);
     spw_buffer_add_u64(out, step);
@@ -178,6 +179,7 @@ void spw_wire_result_encode(struct spw_buffer *out, uint32_t replica, uint64_t s
     for (uint32_t i = 0; i < count; i++) {
         spw_buffer_add_u32(out, (uint32_t)samples[i].token);
         add_f32(out, samples[i].logprob);
+        spw_buffer_add_u64(out, digests[i]);
         spw_buffer_add_u8(out, (uint8_t)samples[i].top_count);
         for (uint32_t t = 0; t < samples[i].top_count; t++) {
             spw_buffer_add_u32(out, (uint32_t)samples[i].top_tokens[t]);
@@ -188,8 +190,8 @@ void spw_wire_result_encode(struct spw_buffer *out, uint32_t replica, uint64_t s
 
 enum spw_status spw_wire_result_decode(const void *data, size_t bytes, uint32_t *out_replica,
                                        uint64_t *out_step, uint64_t *out_compute_ns,
-                                       struct spw_sample *out_samples, uint32_t samples_max,
-                                       uint32_t *out_count)
+                                       struct spw_sample *out_samples, uint64_t *out_digests,
+                                       uint32_t samples_max, uint32_t *out_count)
 {
     struct spw_reader in;
     spw_reader_init(&in, data, bytes);
@@ -203,6 +205,7 @@ enum spw_status spw_wire_result_decode(const void *data, size_t bytes, uint32_t 
         struct spw_sample *sample = &out_samples[i];
         sample->token = (int32_t)spw_reader_u32(&in);
         sample->logprob = read_f32(&in);
+        out_digests[i] = spw_reader_u64(&in);
         sample->top_count = spw_reader_u8(&in);
         if (in.failed || sample->top_count > SPW_SAMPLE_TOP_MAX)
             return SPW_CORRUPT;

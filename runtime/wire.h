@@ -94,12 +94,14 @@ enum spw_status spw_wire_tokens_decode(const void *data, size_t bytes, uint64_t 
                                        struct spw_wire_token *out_tokens, uint32_t tokens_max,
                                        uint32_t *out_count);
 
+/* digests: one per sample, of its logits (0 unless the deployment records them). */
 void spw_wire_result_encode(struct spw_buffer *out, uint32_t replica, uint64_t step,
-                            uint64_t compute_ns, const struct spw_sample *samples, uint32_t count);
+                            uint64_t compute_ns, const struct spw_sample *samples,
+                            const uint64_t *digests, uint32_t count);
 enum spw_status spw_wire_result_decode(const void *data, size_t bytes, uint32_t *out_replica,
                                        uint64_t *out_step, uint64_t *out_compute_ns,
-                                       struct spw_sample *out_samples, uint32_t samples_max,
-                                       uint32_t *out_count);
+                                       struct spw_sample *out_samples, uint64_t *out_digests,
+                                       uint32_t samples_max, uint32_t *out_count);
 
 void spw_wire_status_encode(struct spw_buffer *out, const struct spw_wire_status *status);
 enum spw_status spw_wire_status_decode(const void *data, size_t bytes,

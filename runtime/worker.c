@@ -56,6 +56,7 @@ struct worker {
     float *logits_row;      /* f32[vocab] of one sequence in order */
     void *sample_scratch;
     struct spw_sample *samples;
+    uint64_t *digests; /* of the logits, with record_logits */
     struct spw_wire_token *tokens;
     struct spw_wire_token *tokens_in; /* of a message, while it is read */
     struct spw_buffer message;
@@ -359,10 +360,13 @@ static enum spw_status sample_all(struct worker *worker, const struct spw_wire_s
             while (!wire->seqs[next].plan.sample)
                 next++;
             const struct spw_wire_seq *seq = &wire->seqs[next];
-            enum spw_status status = sample_one(worker, seq, logits_of(worker, first, rows, row),
-                                                &worker->samples[first + row]);
+            const float *logits = logits_of(worker, first, rows, row);
+            enum spw_status status = sample_one(worker, seq, logits, &worker->samples[first + row]);
             if (status)
                 return status;
+            if (worker->config->config->record_logits)
+                worker->digests[first + row] =
+                    spw_checksum64(logits, worker->model->vocab * sizeof(float));
             worker->tokens[first + row] = (struct spw_wire_token){
                 .slot = seq->plan.slot, .token = worker->samples[first + row].token};
         }
@@ -393,7 +397,7 @@ static enum spw_status tell_result(struct worker *worker, const struct spw_wire_
         return status;
     spw_buffer_clear(&worker->message);
     spw_wire_result_encode(&worker->message, wire->replica, wire->step, compute_ns, worker->samples,
-                           wire->sample_count);
+                           worker->digests, wire->sample_count);
     return send_message(worker, 0, SPW_WIRE_RESULT);
 }
 
@@ -469,12 +473,13 @@ static bool take_memory(struct worker *worker)
     worker->hidden_in = calloc(config->step_tokens * hidden, sizeof(float));
     worker->hidden_out = calloc(config->step_tokens * hidden, sizeof(float));
     worker->samples = calloc(seqs, sizeof(*worker->samples));
+    worker->digests = calloc(seqs, sizeof(*worker->digests));
     worker->tokens = calloc(seqs, sizeof(*worker->tokens));
     worker->tokens_in = calloc(seqs, sizeof(*worker->tokens_in));
     bool got = worker->queue && worker->slots && worker->slot_blocks && worker->scratch.seqs &&
                worker->scratch.tokens && worker->scratch.blocks && worker->seqs &&
                worker->feedback && worker->hidden_in && worker->hidden_out && worker->samples &&
-               worker->tokens && worker->tokens_in;
+               worker->digests && worker->tokens && worker->tokens_in;
     if (is_last(worker)) {
         size_t gathered = SPW_MAX((size_t)GATHER_BYTES_MIN, vocab * sizeof(float));
         worker->logits_part =
@@ -511,6 +516,7 @@ static void give_memory(struct worker *worker)
     free(worker->logits_row);
     free(worker->sample_scratch);
     free(worker->samples);
+    free(worker->digests);
     free(worker->tokens);
     free(worker->tokens_in);
     spw_buffer_done(&worker->message);
