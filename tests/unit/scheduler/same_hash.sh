@@ -2,7 +2,7 @@
 # same_hash.sh same|differs PROGRAM: do processes with equal seeds plan the same, to the last id?
 first=$("$2" 20001 500) || exit 1
 echo "$first"
-for i in 2 3; do
+for _ in 2 3; do
     again=$("$2" 20001 500) || exit 1
     if [ "$first" != "$again" ]; then
         echo "differs: $again"
