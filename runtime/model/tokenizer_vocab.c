@@ -219,7 +219,13 @@ static enum spw_status load_merges(struct spw_tokenizer *t, const json_t *list,
     memset(t->merges, 0xff, slots * sizeof(*t->merges)); /* rank SPW_TOK_NONE */
     t->merges_mask = (uint32_t)(slots - 1);
     t->merge_count = (uint32_t)count;
-    t->cut_before_space = !t->byte_level && !t->ignore_merges &&
+    /* a character that is left out would bring together what stands around it */
+    bool complete = t->unk != SPW_TOK_NONE;
+    size_t bytes_known = 0;
+    for (size_t byte = 0; byte < 256; byte++)
+        bytes_known += t->fallback_ids[byte] != SPW_TOK_NONE;
+    complete |= bytes_known == 256;
+    t->cut_before_space = complete && !t->byte_level && !t->ignore_merges &&
                           spw_tok_find(t, &t->contents, SPACE_MARK, 3) != SPW_TOK_NONE;
     char joined[2 * SPW_TOK_CONTENT_BYTES_MAX];
     size_t rank;
