@@ -2,8 +2,7 @@
 #include "proto/client.h"
 #include "runtime/cli.h"
 
-#include <pthread.h>
-#include <signal.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,7 +15,7 @@ struct submission {
     uint32_t tokens_max;
     float temperature;
     uint64_t seed;
-    bool plain, temperature_given, seed_given, json, ids;
+    bool plain, temperature_given, seed_given, json, ids, ignore_eos;
 };
 
 static bool parse_number(const char *name, const char *text, double *out_value,
@@ -40,6 +39,10 @@ static void take_options(struct submission *self, int argc, char **argv, struct 
             self->plain = true;
         else if (strcmp(argv[i], "--ids") == 0)
             self->ids = true;
+        else if (strcmp(argv[i], "--json") == 0)
+            self->json = true;
+        else if (strcmp(argv[i], "--ignore-eos") == 0)
+            self->ignore_eos = true;
         else if (spw_cli_option(argc, argv, &i, "to", &self->address, error) ||
                  spw_cli_option(argc, argv, &i, "tls-ca", &self->ca, error) ||
                  spw_cli_option(argc, argv, &i, "stop", &self->stop, error))
@@ -77,10 +80,35 @@ static char *read_prompt(const char *prompt, struct spw_error *error)
     return text;
 }
 
+/* One object a line for each message; log-probabilities with all their digits. */
+static void print_json(const Spillway__V1__GenerateResponse *response)
+{
+    json_t *tokens = json_array();
+    for (size_t i = 0; i < response->n_tokens; i++)
+        json_array_append_new(tokens, json_pack("{s:i, s:f}", "id", (int)response->tokens[i]->id,
+                                                "logprob", (double)response->tokens[i]->logprob));
+    json_t *root = json_pack("{s:s%, s:o}", "text", (const char *)response->text.data,
+                             response->text.len, "tokens", tokens);
+    if (root && response->request_id[0])
+        json_object_set_new(root, "request_id", json_string(response->request_id));
+    if (root && response->finish)
+        json_object_set_new(
+            root, "finish",
+            json_string(protobuf_c_enum_descriptor_get_value(
+                            &spillway__v1__finish_reason__descriptor, (int)response->finish->reason)
+                            ->name));
+    if (root)
+        json_dumpf(root, stdout, JSON_COMPACT);
+    printf("\n");
+    json_decref(root);
+}
+
 static bool on_response(void *context, const Spillway__V1__GenerateResponse *response)
 {
     const struct submission *self = context;
-    if (self->ids)
+    if (self->json)
+        print_json(response);
+    else if (self->ids)
         for (size_t i = 0; i < response->n_tokens; i++)
             printf("%d\n", (int)response->tokens[i]->id);
     else
@@ -123,6 +151,8 @@ static enum spw_status submit(struct submission *self, char *prompt, struct spw_
         sampling.seed = self->seed;
     }
     request.sampling = &sampling;
+    request.ignore_eos = self->ignore_eos;
+    request.logprobs = self->json;
     if (self->stop) {
         request.stop = stops;
         request.n_stop = 1;
@@ -130,7 +160,7 @@ static enum spw_status submit(struct submission *self, char *prompt, struct spw_
     enum spw_status status = spw_client_open(self->address, &options, &client, error);
     if (!status)
         status = spw_client_generate(client, &request, 0, on_response, self, error);
-    if (!self->ids)
+    if (!self->ids && !self->json)
         printf("\n");
     spw_client_close(client);
     return status;
@@ -162,14 +192,17 @@ const struct spw_command spw_cli_submit = {
     .brief = "send a prompt to a running deployment, stream the answer",
     .usage = "PROMPT [--to ADDRESS] [--max-tokens N] [--temperature X] [--seed N] [--stop TEXT] "
              "[--plain] "
-             "[--ids] [--tls-ca FILE]",
+             "[--ignore-eos] [--ids | --json] [--tls-ca FILE]",
     .text = "ADDRESS is the gRPC door: host:port, https://host:port or unix:/path; the default is\n"
             "SPILLWAY_ADDRESS, then " ADDRESS_DEFAULT
             ". PROMPT - reads standard input. --plain goes on with\n"
-            "the text instead of asking through the chat template; --ids prints token ids.\n\n"
+            "the text instead of asking through the chat template; --ids prints token ids, --json "
+            "one object a\n"
+            "message with tokens and log-probabilities.\n\n"
             "examples:\n"
             "  spillway submit 'What is Spillway?'\n"
             "  spillway submit --to unix:/run/spillway.sock.grpc --temperature 0 - < prompt.txt\n",
-    .words = "--to --max-tokens --temperature --seed --stop --plain --ids --tls-ca",
+    .words =
+        "--to --max-tokens --temperature --seed --stop --plain --ids --json --ignore-eos --tls-ca",
     .run = run,
 };
