@@ -366,9 +366,11 @@ static void send_plan(struct spw_loop *loop, uint32_t index)
 static bool plan_steps(struct spw_loop *loop)
 {
     bool moved = false;
-    for (uint32_t i = 0; i < loop->config.config->replicas; i++) {
-        while (loop->replicas[i].up && spw_sched_plan(loop->sched, loop->now_ns, i, &loop->plan)) {
-            send_plan(loop, i);
+    uint32_t replica;
+    while ((replica = spw_sched_ready(loop->sched)) != SPW_SCHED_NONE) {
+        assert(loop->replicas[replica].up);
+        if (spw_sched_plan(loop->sched, loop->now_ns, replica, &loop->plan)) {
+            send_plan(loop, replica);
             moved = true;
         }
     }
