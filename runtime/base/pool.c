@@ -44,4 +44,8 @@ void spw_pool_check(const struct spw_pool *pool)
         assert(count <= pool->capacity);
     }
     assert(count + pool->taken == pool->capacity);
+    uint32_t marked = 0;
+    for (uint32_t i = 0; i < pool->capacity; i++)
+        marked += pool->next[i] == SPW_POOL_TAKEN;
+    assert(marked == pool->taken);
 }
