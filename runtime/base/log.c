@@ -69,8 +69,14 @@ void spw_log_line(enum spw_log_level level, const char *room, const char *format
     va_start(args, format);
     int wrote = vsnprintf(line + used, sizeof(line) - used - 1, format, args);
     va_end(args);
-    if (wrote > 0)
+    if (wrote > 0) {
+        size_t begin = used;
         used = SPW_MIN(used + (size_t)wrote, sizeof(line) - 2);
+        /* a client's words in a message must not begin a line of their own */
+        for (size_t i = begin; i < used; i++)
+            if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+                line[i] = '?';
+    }
     line[used++] = '\n';
     /* one write per line keeps lines of several threads and ranks apart; a lost log is not an error
      */
