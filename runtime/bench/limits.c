@@ -144,7 +144,7 @@ static double run_once(uint32_t threads, bool arithmetic, const float *buffer, s
 double spw_bench_limit_read(uint32_t threads, bool quick)
 {
     threads = SPW_MIN(SPW_MAX(threads, 1u), THREADS_MAX);
-    size_t bytes = quick ? BUFFER_BYTES / 4 : BUFFER_BYTES;
+    size_t bytes = BUFFER_BYTES;
     float *buffer = aligned_alloc(64, bytes * threads);
     if (!buffer)
         return 0;

@@ -10,7 +10,6 @@
 #include "runtime/engine/cpu/matrix_int.h"
 #include "runtime/engine/cpu/team_int.h"
 
-#include <stdatomic.h>
 
 enum spw_engine_matrix {
     SPW_MATRIX_QKV,     /* hidden -> own query heads, own key heads, own value heads */
@@ -82,8 +81,7 @@ struct spw_engine {
     const float *hidden_in;
     float *hidden_out, *logits;
     uint32_t row_block_count;
-    bool any_chunk; /* some sequence has more than one row */
-    _Atomic uint32_t attention_next;
+    bool any_chunk;         /* some sequence has more than one row */
     enum spw_status status; /* of the exchange; written by thread 0 */
     bool broken;
 };

@@ -2,6 +2,7 @@
 #include "runtime/engine/cpu/rope_int.h"
 #include "runtime/engine/engine_cpu_int.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #define PROGRESS_BYTES ((uint64_t)16 << 20) /* between two calls of progress */

@@ -145,13 +145,13 @@ static void place_rows(struct spw_engine *engine, uint32_t layer, uint32_t threa
     }
 }
 
-/* Items are (block of rows, KV head), taken by whoever is free, the late and longer ones first. */
-static void attend(struct spw_engine *engine, uint32_t layer, float *scratch)
+/* Items are (block of rows, KV head), the late and longer ones first. */
+static void attend(struct spw_engine *engine, uint32_t layer, uint32_t thread, float *scratch)
 {
     uint32_t dim = engine->model.head_dim;
     uint32_t items = engine->row_block_count * engine->kv_heads;
-    uint32_t taken;
-    while ((taken = atomic_fetch_add(&engine->attention_next, 1)) < items) {
+    struct spw_team_share share = spw_team_share_begin(engine->team, thread, items);
+    for (uint32_t taken; spw_team_share_next(&share, &taken);) {
         uint32_t item = items - 1 - taken;
         const struct spw_row_block *block = &engine->row_blocks[item / engine->kv_heads];
         uint32_t head = item % engine->kv_heads;
@@ -199,10 +199,20 @@ static void multiply(struct spw_engine *engine, const struct spw_matrix *matrix,
                      size_t x_stride, uint32_t rows, float *y, size_t y_stride, uint32_t thread,
                      float *scratch)
 {
-    uint32_t threads = engine->config.threads;
-    spw_matrix_product(matrix, engine->kernels, spw_team_part(matrix->panels, thread, threads),
-                       spw_team_part(matrix->panels, thread + 1, threads), x, x_stride, rows, y,
-                       y_stride, scratch);
+    struct spw_team_share share = spw_team_share_begin(engine->team, thread, matrix->panels);
+    for (uint32_t panel; spw_team_share_next(&share, &panel);)
+        spw_matrix_product(matrix, engine->kernels, panel, panel + 1, x, x_stride, rows, y,
+                           y_stride, scratch);
+}
+
+static void activate(struct spw_engine *engine, const struct spw_matrix *gate_up, uint32_t thread,
+                     float *scratch)
+{
+    struct spw_team_share share = spw_team_share_begin(engine->team, thread, gate_up->panels / 2);
+    for (uint32_t pair; spw_team_share_next(&share, &pair);)
+        spw_matrix_swiglu(gate_up, engine->kernels, pair, pair + 1, engine->normed,
+                          engine->hidden_stride, engine->step->row_count, engine->activated,
+                          engine->ffn_stride, engine->ffn_rows, scratch);
 }
 
 /* The rows that sample, normed, and their part of the vocabulary. */
@@ -240,12 +250,9 @@ static void compute_step(void *context, uint32_t thread)
     begin_rows(engine, begin, end);
     for (uint32_t l = 0; l < engine->layer_count; l++) {
         const struct spw_engine_layer *layer = &engine->layers[l];
-        const struct spw_matrix *gate_up = &layer->matrices[SPW_MATRIX_GATE_UP];
         if (l > 0)
             add_partial(engine, begin, end);
         norm_rows(engine, layer->norm_attention, begin, end);
-        if (thread == 0)
-            atomic_store(&engine->attention_next, 0);
         spw_team_barrier(team);
         multiply(engine, &layer->matrices[SPW_MATRIX_QKV], engine->normed, engine->hidden_stride,
                  rows, engine->qkv, engine->qkv_stride, thread, scratch);
@@ -254,7 +261,7 @@ static void compute_step(void *context, uint32_t thread)
             place_rows(engine, l, thread, threads);
             spw_team_barrier(team);
         }
-        attend(engine, l, scratch + SPW_MATRIX_TILES_FLOATS);
+        attend(engine, l, thread, scratch + SPW_MATRIX_TILES_FLOATS);
         spw_team_barrier(team);
         multiply(engine, &layer->matrices[SPW_MATRIX_O], engine->attended, engine->heads_stride,
                  rows, engine->partial, engine->model.hidden, thread, scratch);
@@ -263,11 +270,7 @@ static void compute_step(void *context, uint32_t thread)
         add_partial(engine, begin, end);
         norm_rows(engine, layer->norm_ffn, begin, end);
         spw_team_barrier(team);
-        uint32_t pairs = gate_up->panels / 2;
-        spw_matrix_swiglu(gate_up, engine->kernels, spw_team_part(pairs, thread, threads),
-                          spw_team_part(pairs, thread + 1, threads), engine->normed,
-                          engine->hidden_stride, rows, engine->activated, engine->ffn_stride,
-                          engine->ffn_rows, scratch);
+        activate(engine, &layer->matrices[SPW_MATRIX_GATE_UP], thread, scratch);
         spw_team_barrier(team);
         multiply(engine, &layer->matrices[SPW_MATRIX_DOWN], engine->activated, engine->ffn_stride,
                  rows, engine->partial, engine->model.hidden, thread, scratch);

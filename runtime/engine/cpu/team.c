@@ -26,6 +26,13 @@ struct worker {
     uint32_t index;
 };
 
+/* How many items of a thread's part are taken, in even and odd phases: the one that is not in use
+ * is set back while the other is. */
+struct part {
+    _Alignas(SPW_CACHE_LINE) _Atomic uint32_t taken[2];
+    uint32_t phase; /* shares begun; the thread's own */
+};
+
 struct spw_team {
     uint32_t threads;
     uint32_t started; /* workers that run, of threads - 1 */
@@ -40,6 +47,7 @@ struct spw_team {
     uint32_t first_core;
     hwloc_topology_t topology;
     struct worker *workers;
+    struct part *parts; /* [threads] */
 };
 
 static void gate_open(struct gate *gate)
@@ -122,6 +130,31 @@ uint32_t spw_team_threads(const struct spw_team *team)
     return team->threads;
 }
 
+struct spw_team_share spw_team_share_begin(struct spw_team *team, uint32_t thread, uint32_t items)
+{
+    struct part *own = &team->parts[thread];
+    uint32_t phase = own->phase++ % 2;
+    atomic_store_explicit(&own->taken[1 - phase], 0, memory_order_relaxed);
+    return (struct spw_team_share){team, thread, items, phase, 0};
+}
+
+bool spw_team_share_next(struct spw_team_share *share, uint32_t *out_item)
+{
+    uint32_t threads = share->team->threads;
+    for (; share->helped < threads; share->helped++) {
+        uint32_t whose = (share->thread + share->helped) % threads;
+        uint32_t begin = spw_team_part(share->items, whose, threads);
+        uint32_t end = spw_team_part(share->items, whose + 1, threads);
+        _Atomic uint32_t *taken = &share->team->parts[whose].taken[share->phase];
+        uint32_t item = begin + atomic_fetch_add_explicit(taken, 1, memory_order_relaxed);
+        if (item < end) {
+            *out_item = item;
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum spw_status load_cores(struct spw_team *team, struct spw_error *error)
 {
     if (hwloc_topology_init(&team->topology) != 0)
@@ -156,7 +189,10 @@ enum spw_status spw_team_create(uint32_t threads, bool pin, uint32_t first_core,
         (uint32_t)CPU_COUNT(&allowed) >= threads)
         team->spins = SPINS_MAX;
     team->workers = calloc(threads, sizeof(*team->workers));
-    if (!team->workers) {
+    team->parts = aligned_alloc(SPW_CACHE_LINE, threads * sizeof(*team->parts));
+    if (team->parts)
+        memset(team->parts, 0, threads * sizeof(*team->parts));
+    if (!team->workers || !team->parts) {
         status = spw_fail(error, SPW_NO_MEMORY, "no memory for %u threads", threads);
         goto out;
     }
@@ -188,5 +224,6 @@ void spw_team_destroy(struct spw_team *team)
     if (team->topology)
         hwloc_topology_destroy(team->topology);
     free(team->workers);
+    free(team->parts);
     free(team);
 }

@@ -29,6 +29,19 @@ void spw_team_run(struct spw_team *team, void (*work)(void *context, uint32_t th
 /* Inside work: nobody goes on before all have come. What was written before is seen after. */
 void spw_team_barrier(struct spw_team *team);
 
+/* Work of one kind, between two barriers: a thread first takes the items of its own part in order,
+ * then helps the others. So memory stays near its thread, and a thread that the system has put to
+ * sleep does not hold up the rest. Every thread of the team begins each share.
+ */
+struct spw_team_share {
+    struct spw_team *team;
+    uint32_t thread, items, phase;
+    uint32_t helped; /* parts that are used up, own first */
+};
+struct spw_team_share spw_team_share_begin(struct spw_team *team, uint32_t thread, uint32_t items);
+/* false: nothing is left (others may still be at their last item). */
+bool spw_team_share_next(struct spw_team_share *share, uint32_t *out_item);
+
 /* Part `thread` of `items` in `threads` nearly equal, neighbouring parts. */
 static inline uint32_t spw_team_part(uint32_t items, uint32_t thread, uint32_t threads)
 {
