@@ -972,7 +972,6 @@ static const struct {
     bool by_environment;
 } ucx_options[] = {
     /* With peer error handling UCX falls back to TCP inside a host without these. */
-    {"MM_ERROR_HANDLING", "y", false},
     {"UCX_POSIX_ERROR_HANDLING", "y", true},
     {"UCX_SYSV_ERROR_HANDLING", "y", true},
     {"KEEPALIVE_INTERVAL", "500ms", false},
@@ -984,6 +983,7 @@ static const struct {
     /* Memory that other processes can map, else pages from the kernel: zeroed all of it. */
     {"ALLOC_PRIO", "md:sysv,md:posix,mmap", false},
     {"HANDLE_ERRORS", "none", false}, /* signals are the program's */
+    {"WARN_UNUSED_ENV_VARS", "n", false},
 };
 
 static void set_environment(bool set_here[SPW_ARRAY_COUNT(ucx_options)])

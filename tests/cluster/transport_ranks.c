@@ -420,10 +420,11 @@ static void case_foreign(void)
     uint8_t byte = 0;
     for (int i = 0; i < 10; i++)
         CHECK(spw_tp_send(me.tp, 1 - me.rank, TYPE_DATA, &byte, 1) == SPW_OK);
-    while (turn(deadline))
+    while (me.tp->counters.messages_dropped < 11 && turn(deadline))
         ;
     CHECK(me.data_messages == 0);
-    CHECK(me.tp->counters.messages_dropped == 11); /* and the greeting */
+    /* The greeting, ten messages, and its farewell if it was quicker. */
+    CHECK(me.tp->counters.messages_dropped - 11 <= 1);
 }
 
 int main(int argc, char **argv)
