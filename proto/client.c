@@ -98,6 +98,12 @@ enum spw_status spw_client_open(const char *address, const struct spw_client_opt
                      starts_with(client->url, "https://")
                          ? (long)CURL_HTTP_VERSION_2TLS
                          : (long)CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+    /* libcurl 7.88 breaks cleartext HTTP/2 on a connection that it uses again (curl#10634) */
+    unsigned version = curl_version_info(CURLVERSION_NOW)->version_num;
+    if (version >= 0x075800 && version < 0x080000 && !starts_with(client->url, "https://")) {
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
+        curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L);
+    }
     if (client->unix_path)
         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, client->unix_path);
     if (client->ca_path) {

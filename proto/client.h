@@ -1,4 +1,4 @@
-/* client.h - a client of the gRPC API: one call at a time over one connection.
+/* client.h - a client of the gRPC API: one call at a time.
  *
  * Room:      proto/; the only user of libcurl here
  * Threads:   one owner; spw_client_cancel may be called from any thread

@@ -216,6 +216,14 @@ void spw_grpc_call_finish(struct spw_grpc_call *call, enum spw_grpc_status statu
 
 /* --- in --- */
 
+void spw_grpc_call_reset(struct spw_grpc_call *call, uint32_t error_code)
+{
+    if (nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream_id,
+                                  error_code) != 0)
+        spw_grpc_conn_dead(call->conn);
+    spw_grpc_conn_dirty(call->conn);
+}
+
 /* The server itself has the last word; the handler, if it knew of the call, is told on_cancel. */
 void spw_grpc_call_expire(struct spw_grpc_call *call, enum spw_grpc_status status,
                           const char *words)
@@ -226,10 +234,7 @@ void spw_grpc_call_expire(struct spw_grpc_call *call, enum spw_grpc_status statu
     if (stuck) { /* a message may be cut in the middle: no trailers can follow */
         if (!had_finished)
             call->status = status;
-        if (nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream_id,
-                                      NGHTTP2_CANCEL) != 0)
-            spw_grpc_conn_dead(call->conn);
-        spw_grpc_conn_dirty(call->conn);
+        spw_grpc_call_reset(call, NGHTTP2_CANCEL);
     } else if (!had_finished) {
         call->finished = false;
         spw_grpc_call_finish(call, status, words);
@@ -327,6 +332,9 @@ static void take_prefix(struct spw_grpc_call *call)
 void spw_grpc_call_receive(struct spw_grpc_call *call, const uint8_t *data, size_t bytes)
 {
     call->progress_ns = call->conn->server->now_ns;
+    if (call->finished && call->conn->server->config.message_bytes_max < call->discarded)
+        spw_grpc_call_reset(call, NGHTTP2_NO_ERROR);
+    call->discarded += call->finished ? bytes : 0;
     while (bytes > 0 && !call->finished) {
         if (!call->method->client_streaming && call->messages == 1) {
             spw_grpc_call_expire(call, SPW_GRPC_INTERNAL, "more than one message in a call");

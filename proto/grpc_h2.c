@@ -149,14 +149,18 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream_id, c
     return 0;
 }
 
-/* A client may go on sending after our last word (a message that was too large); end that. */
+/* The last word is out. A client that is still sending (a message that was too large) may finish,
+ * so that it reads the answer; not forever, though: see spw_grpc_call_receive and the sweep.
+ */
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
-    (void)user;
+    struct spw_grpc_conn *conn = user;
     if (frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         return 0;
     struct spw_grpc_call *call = call_of(session, frame->hd.stream_id);
-    if (!call || !call->remote_ended)
+    if (call && !call->remote_ended && !conn->draining)
+        call->linger_end_ns = conn->server->now_ns + SPW_GRPC_LINGER_NS;
+    else if (!call || !call->remote_ended)
         (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
                                         NGHTTP2_NO_ERROR);
     return 0;

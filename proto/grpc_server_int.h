@@ -22,6 +22,7 @@
 #define SPW_GRPC_CONN_OUT_BYTES        65536u  /* pulled from nghttp2 at a time */
 #define SPW_GRPC_CONN_OUT_MAX          262144u /* no reading while so much waits for the socket */
 #define SPW_GRPC_READ_BYTES            65536u
+#define SPW_GRPC_LINGER_NS             SPW_SECOND
 #define SPW_GRPC_WORDS_MAX             1024u /* grpc-message, encoded */
 #define SPW_GRPC_VALUE_MAX             128u  /* of a header or trailer that a handler adds */
 
@@ -81,8 +82,10 @@ struct spw_grpc_call {
     /* what waits for the client: out[out_at .. out_bytes) */
     uint8_t *out;
     size_t out_at, out_bytes, out_capacity;
-    uint64_t progress_ns; /* output moved, or none waited */
-    bool want_writable;   /* on_writable is due once there is room */
+    size_t discarded;       /* bytes that came after the last word */
+    uint64_t linger_end_ns; /* the last word is out, the client has until then; 0: it is not */
+    uint64_t progress_ns;   /* output moved, or none waited */
+    bool want_writable;     /* on_writable is due once there is room */
 
     bool opened;        /* request headers are complete; the handler may know the call */
     bool headers_sent;  /* response headers were submitted */
@@ -180,6 +183,7 @@ void spw_grpc_call_destroy(struct spw_grpc_call *call); /* tells on_cancel unles
 void spw_grpc_call_start(struct spw_grpc_call *call);   /* request headers are complete */
 void spw_grpc_call_receive(struct spw_grpc_call *call, const uint8_t *data, size_t bytes);
 void spw_grpc_call_remote_end(struct spw_grpc_call *call);
+void spw_grpc_call_reset(struct spw_grpc_call *call, uint32_t error_code);
 void spw_grpc_call_expire(struct spw_grpc_call *call, enum spw_grpc_status status,
                           const char *words);
 /* After output moved: on_writable when due. */

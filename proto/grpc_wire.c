@@ -145,11 +145,11 @@ static int sequence_of(uint8_t first, uint8_t *out_low, uint8_t *out_high)
     return -1;
 }
 
-bool spw_grpc_text_valid(const uint8_t *text, size_t bytes)
+bool spw_grpc_text_valid(const uint8_t *text, size_t bytes, bool zero_allowed)
 {
     for (size_t i = 0; i < bytes;) {
         uint8_t first = text[i++];
-        if (first == 0)
+        if (first == 0 && !zero_allowed)
             return false;
         if (first < 0x80)
             continue;

@@ -59,7 +59,7 @@ bool spw_grpc_timeout_parse(const char *text, size_t bytes, uint64_t *out_ns);
 /* The shortest form that is not less; out_text holds 10 bytes. */
 void spw_grpc_timeout_format(uint64_t timeout_ns, char *out_text);
 
-/* Valid UTF-8 without zero bytes: what a proto3 string may be in C. */
-bool spw_grpc_text_valid(const uint8_t *text, size_t bytes);
+/* Valid UTF-8 (RFC 3629), as every proto3 string must be; with or without zero characters. */
+bool spw_grpc_text_valid(const uint8_t *text, size_t bytes, bool zero_allowed);
 
 #endif

@@ -78,7 +78,7 @@ static bool strings_valid(const ProtobufCMessageDescriptor *descriptor, const ui
             if (length == 0 || !field)
                 break;
             if (field->type == PROTOBUF_C_TYPE_STRING &&
-                !spw_grpc_text_valid(content, (size_t)length))
+                !spw_grpc_text_valid(content, (size_t)length, false))
                 return false;
             if (field->type == PROTOBUF_C_TYPE_MESSAGE &&
                 !strings_valid(field->descriptor, content, (size_t)length, depth + 1))
