@@ -26,17 +26,21 @@ static enum spw_status render_chat(const struct spw_service *service, const json
         if (value)
             json_object_set_new(all, names[i], json_string(value));
     }
+    /* templates ask whether these are none, so they are always there */
+    if (!json_object_get(all, "tools"))
+        json_object_set_new(all, "tools", json_null());
+    if (!json_object_get(all, "documents"))
+        json_object_set_new(all, "documents", json_null());
     enum spw_status status = spw_chat_template_render(service->chat_template, all,
                                                       spw_clock_wall_seconds(), text, error);
     json_decref(all);
     return status;
 }
 
-/* The prompt's ids into list, whichever form the ask has. */
-static enum spw_status prompt_ids(const struct spw_service *service, const struct spw_ask *ask,
-                                  struct spw_token_list *list, struct spw_error *error)
+enum spw_status spw_stream_prompt(const struct spw_service *service, const struct spw_ask *ask,
+                                  size_t tokens_max, struct spw_token_list *list,
+                                  struct spw_error *error)
 {
-    size_t tokens_max = (size_t)service->context_tokens_max + 1;
     enum spw_status status = SPW_OK;
     if (ask->tokens) {
         for (size_t i = 0; i < ask->token_count; i++)
@@ -64,9 +68,10 @@ static enum spw_status prompt_ids(const struct spw_service *service, const struc
         status = spw_tokenizer_encode(service->tokenizer, ask->text, ask->text_bytes,
                                       flags | SPW_TOKENIZE_PARSE_SPECIAL, tokens_max, list);
     }
+    if (!status)
+        return SPW_OK;
     if (status == SPW_TOO_LARGE)
-        spw_fail(error, status,
-                 "the prompt has more than %u tokens, the context of this deployment",
+        spw_fail(error, status, "the prompt has %zu tokens or more: the context is %u", tokens_max,
                  service->context_tokens_max);
     return spw_fail(error, status, "the prompt could not be tokenized: %s",
                     spw_status_text(status));
@@ -106,11 +111,13 @@ static enum spw_status check_length(const struct spw_service *service, const str
             "the prompt has %zu tokens, which leaves no room for an answer: the context "
             "of this deployment is %u tokens",
             prompt, context);
-    if (ask->output_tokens_max > context - prompt)
+    /* the last token of an answer is not computed any further: it needs no place in the context */
+    uint32_t most = context - (uint32_t)prompt + 1;
+    if (ask->output_tokens_max > most)
         return spw_fail(error, SPW_TOO_LARGE,
                         "the prompt has %zu tokens and max_tokens is %u, together more than the "
                         "context of %u tokens: lower max_tokens to %u",
-                        prompt, ask->output_tokens_max, context, (uint32_t)(context - prompt));
+                        prompt, ask->output_tokens_max, context, most);
     *out_output_max =
         ask->output_tokens_max ? ask->output_tokens_max : (uint32_t)(context - prompt);
     return SPW_OK;
@@ -181,7 +188,8 @@ enum spw_status spw_stream_open(struct spw_door *door, const struct spw_ask *ask
     assert((ask->text != NULL) + (ask->tokens != NULL) + (ask->messages != NULL) == 1);
     enum spw_status status = check_sampling(ask, error);
     if (!status)
-        status = prompt_ids(service, ask, &list, error);
+        status =
+            spw_stream_prompt(service, ask, (size_t)service->context_tokens_max + 1, &list, error);
     if (!status)
         status = check_length(service, ask, list.count, &output_max, error);
     if (status)

@@ -73,6 +73,14 @@ struct spw_stream {
     uint32_t token_count, token_capacity;
 };
 
+/* The prompt's ids as spw_stream_open makes them: the text or the rendered chat through the
+ * tokenizer, or the ids as given. SPW_TOO_LARGE past tokens_max. For tokenize calls; zero `list`
+ * first.
+ */
+enum spw_status spw_stream_prompt(const struct spw_service *service, const struct spw_ask *ask,
+                                  size_t tokens_max, struct spw_token_list *list,
+                                  struct spw_error *error);
+
 /* Check the ask, tokenize, render, and submit. On success *out_stream is running. Errors, each with
  * words for the client: SPW_INVALID (400), SPW_TOO_LARGE (context overflow, 400), SPW_UNSUPPORTED
  * (no chat template, 400), SPW_FULL (429).
