@@ -1,6 +1,6 @@
 /* tp_ucx.h - the transport between processes and hosts: UCX.
  *
- * Room:      transport/; tp_ucx.c is the only file that calls UCX
+ * Room:      transport/; tp_ucx*.c are the only files that call UCX
  * Threads:   one owner
  *
  * notes: endpoints with peer error handling; shared memory between ranks of one host also in that
