@@ -3,10 +3,12 @@
 #include "runtime/deploy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -91,7 +93,7 @@ static enum spw_status start(struct starter *starter, const struct spw_config *c
         if (strcmp(argv[i], "--daemon") != 0)
             words[n++] = argv[i];
     words[n] = NULL;
-    if (pipe(output))
+    if (pipe2(output, O_CLOEXEC))
         return spw_fail(error, SPW_IO, "no pipe: %s", strerror(errno));
     starter->child = fork();
     if (starter->child < 0)
@@ -99,6 +101,8 @@ static enum spw_status start(struct starter *starter, const struct spw_config *c
     if (starter->child == 0) {
         /* a group of its own: Ctrl-C reaches the ranks as a drain, through us */
         setpgid(0, 0);
+        /* were we killed without a chance to drain, the ranks must not be left behind */
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         dup2(output[1], STDOUT_FILENO);
         close(output[0]);
         close(output[1]);
@@ -283,7 +287,7 @@ static int up(const struct spw_command *command, int argc, char **argv)
                      (long)old);
             return spw_cli_fail(command, SPW_CONFIG, &error);
         }
-        if (pipe(ready))
+        if (pipe2(ready, O_CLOEXEC))
             return spw_cli_fail(command, SPW_IO, NULL);
         pid_t child = fork();
         if (child > 0) {

@@ -183,6 +183,9 @@ void spw_loop_ranks_turn(struct spw_loop *loop)
         report_loading(loop);
         if (serving == alive && serving > 0 && gateways) {
             loop->announced = true;
+            atomic_store(&loop->ready, true);
+            loop->report_ns = 0; /* whoever reads the ready line finds it in the status */
+            spw_loop_report(loop);
             if (loop->config.on_ready)
                 loop->config.on_ready(loop->config.on_context);
         } else if (loop->now_ns - loop->started_ns > config->start_timeout_seconds * SPW_SECOND) {

@@ -168,14 +168,12 @@ class Deployment:
 
 
 def serve_words(binary, model, tensor=1, pipeline=1, gateways=1, many=False, **flags):
-    """A single process, or `many`: ranks under mpirun. Flags by keyword: prefill_chunk=7."""
-    words = [binary, "serve", "--model", model, "--tensor", str(tensor), "--pipeline", str(pipeline),
+    """A single process, or `many`: ranks that `up` starts under mpirun. Flags by keyword: prefill_chunk=7."""
+    words = [binary, "up" if many else "serve", "--model", model, "--tensor", str(tensor), "--pipeline", str(pipeline),
              "--gateways", str(gateways), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
     for key, value in flags.items():
         flag = "--" + key.replace("_", "-")
         words += [flag] if value is True else [flag, str(value)]
-    if many:
-        words = mpirun(1 + tensor * pipeline + gateways) + words
     return words
 
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import json
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "cluster"))
 import harness  # noqa: E402
@@ -82,7 +83,12 @@ def answers_together(deployment, case):
 
 
 def with_digests(deployment, results):
-    digests = deployment.digests()
+    """The log comes through mpirun and may be a moment late."""
+    for _ in range(100):
+        digests = deployment.digests()
+        if all(request in digests for _, _, request in results):
+            break
+        time.sleep(0.05)
     return [(ids, logprobs, digests[request]) for ids, logprobs, request in results]
 
 
@@ -147,7 +153,7 @@ def main():
     if "--expect-failure" not in sys.argv:
         try:
             run(binary, full)
-        except Failure as error:
+        except (Failure, KeyError) as error:
             print(f"FAIL {error}\n0 passed, 1 failed", flush=True)
             sys.exit(1)
         print("1 passed, 0 failed", flush=True)
