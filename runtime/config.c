@@ -1,5 +1,7 @@
 #include "runtime/config.h"
 
+#include "transport/tp.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -70,7 +72,7 @@ static const struct knob knobs[] = {
         "longest prompt and answer together; 0: the model's"),
     U32(step_tokens, 1, 65536, "512", true, "rows of one step"),
     U32(prefill_chunk, 0, 65536, "0", true, "rows of one request in a step; 0: step-tokens"),
-    U32(slots, 1, 65536, "64", true, "requests of a replica that run at once"),
+    U32(slots, 1, SPW_SLOTS_MAX, "64", true, "requests of a replica that run at once"),
     U32(queue, 1, 1u << 20, "1024", true, "requests that may wait"),
     BYTES(body_bytes, 1024, 1ull << 30, "4M", false, "largest request body from a client"),
     U32(step_timeout_seconds, 1, 86400, "60", true, "a step that takes longer ends its replica"),
@@ -165,7 +167,7 @@ static enum spw_status set_knob(struct spw_config *config, const struct knob *kn
     switch (knob->type) {
     case KNOB_CHOICE:
         if (!is_choice(knob->choices, value))
-            return spw_fail(error, SPW_CONFIG, "%s is '%s': one of %s is right", where, value,
+            return spw_fail(error, SPW_CONFIG, "%s is '%.64s': one of %s is right", where, value,
                             knob->choices);
         /* fall through */
     case KNOB_TEXT:
@@ -177,9 +179,9 @@ static enum spw_status set_knob(struct spw_config *config, const struct knob *kn
     case KNOB_U32:
     case KNOB_BYTES:
         if (!parse_number(value, knob->type == KNOB_BYTES, &number))
-            return spw_fail(error, SPW_CONFIG, "%s is '%s': a number from %llu to %llu is right%s",
-                            where, value, (unsigned long long)knob->min,
-                            (unsigned long long)knob->max,
+            return spw_fail(error, SPW_CONFIG,
+                            "%s is '%.64s': a number from %llu to %llu is right%s", where, value,
+                            (unsigned long long)knob->min, (unsigned long long)knob->max,
                             knob->type == KNOB_BYTES ? ", K, M, G or T may follow" : "");
         if (number < knob->min || number > knob->max)
             return spw_fail(error, SPW_CONFIG, "%s is %llu: %llu to %llu is allowed", where,
@@ -194,7 +196,8 @@ static enum spw_status set_knob(struct spw_config *config, const struct knob *kn
         return SPW_OK;
     case KNOB_SWITCH:
         if (!parse_switch(value, &truth))
-            return spw_fail(error, SPW_CONFIG, "%s is '%s': true or false is right", where, value);
+            return spw_fail(error, SPW_CONFIG, "%s is '%.64s': true or false is right", where,
+                            value);
         memcpy(at, &truth, sizeof(truth));
         return SPW_OK;
     }
@@ -241,6 +244,29 @@ static enum spw_status set_pair(struct spw_config *config, const char *path, con
     return set_knob(config, knob, text, where, error);
 }
 
+static enum spw_status fail_yaml(const yaml_parser_t *parser, const char *path,
+                                 struct spw_error *error)
+{
+    return spw_fail(error, SPW_CONFIG, "%s line %zu: not YAML: %s", path,
+                    parser->problem_mark.line + 1,
+                    parser->problem ? parser->problem : "cannot be read");
+}
+
+/* Nothing may follow the document: it would go unheeded. */
+static enum spw_status check_end(yaml_parser_t *parser, const char *path, struct spw_error *error)
+{
+    yaml_document_t document;
+    enum spw_status status = SPW_OK;
+    if (!yaml_parser_load(parser, &document))
+        return fail_yaml(parser, path, error);
+    if (yaml_document_get_root_node(&document))
+        status =
+            spw_fail(error, SPW_CONFIG, "%s line %zu: a second document begins: one is expected",
+                     path, document.start_mark.line + 1);
+    yaml_document_delete(&document);
+    return status;
+}
+
 enum spw_status spw_config_parse(struct spw_config *config, const char *path, const char *text,
                                  size_t bytes, struct spw_error *error)
 {
@@ -254,9 +280,7 @@ enum spw_status spw_config_parse(struct spw_config *config, const char *path, co
         return spw_fail(error, SPW_NO_MEMORY, "out of memory");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
     if (!yaml_parser_load(&parser, &document)) {
-        enum spw_status status = spw_fail(error, SPW_CONFIG, "%s line %zu: not YAML: %s", path,
-                                          parser.problem_mark.line + 1,
-                                          parser.problem ? parser.problem : "cannot be read");
+        enum spw_status status = fail_yaml(&parser, path, error);
         yaml_parser_delete(&parser);
         return status;
     }
@@ -272,6 +296,8 @@ enum spw_status spw_config_parse(struct spw_config *config, const char *path, co
                           path, root->start_mark.line + 1);
     }
     yaml_document_delete(&document);
+    if (!status && root)
+        status = check_end(&parser, path, error);
     yaml_parser_delete(&parser);
     return status;
 }
@@ -401,6 +427,9 @@ enum spw_status spw_config_load(struct spw_config *config, int argc, char **argv
 {
     size_t limit = inout_count ? *inout_count : 0, count = 0;
     spw_config_defaults(config);
+    const char *site = getenv("SPILLWAY_SITE"); /* known before the other variables are read */
+    if (site)
+        spw_config_flag(config, "site", site, NULL);
     enum spw_status status = walk(config, argc, argv, true, out_positional, limit, &count, error);
     if (!status && config->site[0]) {
         char path[SPW_CONFIG_TEXT_MAX];
@@ -423,6 +452,13 @@ enum spw_status spw_config_check(const struct spw_config *config, struct spw_err
     if (config->tensor != 1 && config->tensor != 2 && config->tensor != 4 && config->tensor != 8)
         return spw_fail(error, SPW_CONFIG,
                         "tensor is %u: 1, 2, 4 or 8 fall on the 8 virtual shards", config->tensor);
+    uint32_t workers = config->replicas * config->pipeline * config->tensor;
+    if (1 + workers + config->gateways > SPW_TP_PEERS_MAX)
+        return spw_fail(error, SPW_CONFIG,
+                        "the layout has %u ranks (1 coordinator, %u workers, %u gateways): at most "
+                        "%u are possible",
+                        1 + workers + config->gateways, workers, config->gateways,
+                        SPW_TP_PEERS_MAX);
     if (config->block_tokens & (config->block_tokens - 1))
         return spw_fail(error, SPW_CONFIG, "block-tokens is %u: a power of two is right",
                         config->block_tokens);

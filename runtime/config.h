@@ -18,6 +18,7 @@
 #include <stdio.h>
 
 #define SPW_CONFIG_TEXT_MAX 512u
+#define SPW_SLOTS_MAX       4096u /* the plan and the result of a full step fit into a message */
 
 struct spw_config {
     char site[SPW_CONFIG_TEXT_MAX];       /* the site file, "" for none */
@@ -72,8 +73,8 @@ enum spw_status spw_config_parse(struct spw_config *config, const char *path, co
 enum spw_status spw_config_environment(struct spw_config *config, struct spw_error *error);
 
 /* One flag: key as on the command line without dashes ("kv-bytes"). value NULL for switches.
- * SPW_NOT_FOUND for an unknown one, SPW_INVALID with the range otherwise. `takes_value` asks first
- * whether a flag wants a value.
+ * SPW_NOT_FOUND for an unknown one, SPW_INVALID without the value it needs, SPW_CONFIG with the
+ * range for a wrong one. `takes_value` asks first whether a flag wants a value.
  */
 enum spw_status spw_config_flag(struct spw_config *config, const char *key, const char *value,
                                 struct spw_error *error);

@@ -63,10 +63,10 @@ static enum spw_status check_equal(const struct spw_join_card *cards, uint32_t r
         char a[SPW_SHA256_HEX_BYTES], b[SPW_SHA256_HEX_BYTES];
         return spw_fail(
             error, SPW_MISMATCH,
-            "rank 0 on %s runs build %.16s, rank %u on %s runs build %.16s: install the "
+            "rank 0 on %s runs build %.16s, rank %u on %.63s runs build %.16s: install the "
             "same spillway executable on all hosts",
             first->host, spw_digest_hex(&first->build, a), rank, other->host,
-            spw_digest_hex(&other->build, b));
+            spw_digest_hex(&other->build, b)); /* another build's text may have no end */
     }
     if (!spw_digest_equal(&first->config, &other->config)) {
         char a[128], b[128];
