@@ -2,8 +2,10 @@
  * library of Hugging Face, and random words are compared with the plainest form of the algorithm.
  */
 #include "runtime/base/rng.h"
+#include "runtime/model/tokenizer_int.h"
 #include "tests/unit/model/tokenizer_fixture.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -112,6 +114,15 @@ static void sentencepiece_ids(void **state)
 
 /* ---- against the plainest form of the algorithm ---- */
 
+static void join(char *out, const char *left, const char *between, const char *right)
+{
+    const char *const parts[] = {left, between, right};
+    for (size_t i = 0; i < 3; i++) {
+        memcpy(out, parts[i], strlen(parts[i]) + 1);
+        out += strlen(parts[i]);
+    }
+}
+
 /* Contents of the symbols of a word; the pair with the lowest rank merges first, the leftmost (or,
  * as a planted mistake, the rightmost) among equals.
  */
@@ -130,7 +141,7 @@ static size_t naive(const struct spw_tokenizer *t, const char *const *merges, co
         size_t best = SIZE_MAX, place = 0;
         for (size_t i = 0; i + 1 < count; i++) {
             char pair[1300];
-            snprintf(pair, sizeof(pair), "%s %s", symbols[i], symbols[i + 1]);
+            join(pair, symbols[i], " ", symbols[i + 1]);
             for (size_t rank = 0; merges[rank]; rank++)
                 if (strcmp(pair, merges[rank]) == 0 &&
                     (rank < best || (rightmost && rank == best))) {
@@ -141,7 +152,7 @@ static size_t naive(const struct spw_tokenizer *t, const char *const *merges, co
         if (best == SIZE_MAX)
             break;
         char joined[1200];
-        snprintf(joined, sizeof(joined), "%s%s", symbols[place], symbols[place + 1]);
+        join(joined, symbols[place], "", symbols[place + 1]);
         memcpy(symbols[place], joined, strlen(joined) + 1);
         for (size_t i = place + 1; i + 1 < count; i++)
             memcpy(symbols[i], symbols[i + 1], sizeof(symbols[i]));
@@ -279,28 +290,21 @@ static void behaviors(void **state)
 static void added_tokens(void **state)
 {
     (void)state;
+    /* clang-format off */
+    static const char added[] =
+        "[" ADDED(300, "<|a|>", "\"special\":true,\"lstrip\":false,\"rstrip\":false")
+        "," ADDED(301, "<|a|><|b|>", "\"special\":true")
+        "," ADDED(302, "<l>", "\"special\":true,\"lstrip\":true")
+        "," ADDED(303, "<r>", "\"special\":true,\"rstrip\":true")
+        "," ADDED(304, "hel", "\"special\":false") "]";
+    static const char template[] =
+        "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"B\",\"type_id\":0}},"
+        "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"SpecialToken\":{\"id\":\"E\",\"type_id\":0}}],"
+        "\"pair\":[],\"special_tokens\":{\"B\":{\"id\":\"B\",\"ids\":[300],\"tokens\":[\"x\"]},"
+        "\"E\":{\"id\":\"E\",\"ids\":[301,302],\"tokens\":[]}}}";
+    /* clang-format on */
     struct spw_tokenizer *t = fixture_open(&(struct fixture){
-        .added =
-            "[" ADDED(300, "<|a|>", "\"special\":true,\"lstrip\":false,\"rstrip\":false") "," ADDED(
-                301, "<|a|><|b|>",
-                "\"special\":true") "," ADDED(302, "<l>",
-                                              "\"special\":true,\"lstrip\":"
-                                              "true") "," ADDED(303, "<r>",
-                                                                "\"special\":"
-                                                                "true,"
-                                                                "\"rstrip\":"
-                                                                "true") "," ADDED(304, "hel",
-                                                                                  "\"special\":"
-                                                                                  "false") "]",
-        .post_processor =
-            "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"B\","
-            "\"type_"
-            "id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"SpecialToken\":{"
-            "\"id\":\"E\","
-            "\"type_id\":0}}],\"pair\":[],\"special_tokens\":{\"B\":{\"id\":\"B\",\"ids\":["
-            "300],"
-            "\"tokens\":[\"x\"]},\"E\":{\"id\":\"E\",\"ids\":[301,302],\"tokens\":[]}}}",
-        .merges = fixture_words_merges});
+        .added = added, .post_processor = template, .merges = fixture_words_merges});
     const unsigned parse = SPW_TOKENIZE_PARSE_SPECIAL;
     assert_int_equal(305, spw_tokenizer_vocab(t));
     expect(t, "<|a|><|a|><|b|>", parse, IDS(300, 301, -1));
@@ -535,6 +539,64 @@ static void config_settings(void **state)
     spw_buffer_done(&json);
 }
 
+/* ---- one tokenizer, many threads; PCRE2 without its compiler ---- */
+
+struct reader {
+    const struct spw_tokenizer *t;
+    unsigned seed, wrong;
+};
+
+static const char *const shared_texts[] = {"hello the world's  12345", "caf\xc3\xa9 the\n\n hell",
+                                           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+static const int32_t shared_ids[][16] = {
+    {267, 258, 265, 272, 264, 220, 220, 269, 19, 20, -1},
+    {66, 64, 69, 270, 258, 198, 198, 220, 266, -1},
+    {274, 274, 274, 274, 274, 274, 274, 274, 274, 274, 274, 64, -1}};
+
+static unsigned wrong_ids(const struct spw_tokenizer *t, size_t text)
+{
+    struct spw_token_list list = {0};
+    const char *words = shared_texts[text];
+    enum spw_status status = spw_tokenizer_encode(t, words, strlen(words), 0, 100, &list);
+    size_t count = 0;
+    while (shared_ids[text][count] >= 0)
+        count++;
+    bool equal = status == SPW_OK && list.count == count &&
+                 memcmp(list.ids, shared_ids[text], count * sizeof(int32_t)) == 0;
+    spw_token_list_done(&list);
+    return !equal;
+}
+
+static void *read_many(void *argument)
+{
+    struct reader *reader = argument;
+    for (unsigned i = 0; i < 300; i++)
+        reader->wrong += wrong_ids(reader->t, (i + reader->seed) % 3);
+    return NULL;
+}
+
+static void threads_share_it(void **state)
+{
+    (void)state;
+    struct spw_tokenizer *t = fixture_open(&(struct fixture){.merges = fixture_words_merges});
+    struct reader readers[4];
+    pthread_t threads[4];
+    for (unsigned i = 0; i < 4; i++) {
+        readers[i] = (struct reader){t, i, 0};
+        assert_int_equal(0, pthread_create(&threads[i], NULL, read_many, &readers[i]));
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(0, readers[i].wrong);
+    }
+    /* where memory may not be executable PCRE2 interprets: the same ids */
+    assert_int_equal(1, t->pre.count);
+    t->pre.step[0].pattern.jit = false;
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(0, wrong_ids(t, i));
+    spw_tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -549,6 +611,7 @@ int main(void)
         cmocka_unit_test(one_long_word),
         cmocka_unit_test(refusals),
         cmocka_unit_test(config_settings),
+        cmocka_unit_test(threads_share_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -108,8 +108,9 @@ static void check_decoding(const struct spw_tokenizer *t, unsigned *out_broken)
         for (size_t i = 0; i < count; i++) {
             size_t from = joined.bytes;
             spw_detokenizer_push(&d, ids[i], &joined);
-            assert_int_equal(joined.bytes - from,
-                             spw_tok_utf8_valid(joined.data + from, joined.bytes - from));
+            if (joined.bytes > from)
+                assert_int_equal(joined.bytes - from,
+                                 spw_tok_utf8_valid(joined.data + from, joined.bytes - from));
             /* the planted mistake: every token decoded alone */
             struct spw_buffer alone;
             spw_buffer_init(&alone, 1 << 20);

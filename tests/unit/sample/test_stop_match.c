@@ -91,14 +91,14 @@ static void every_split_of_short_texts(void **state)
     static const char *const stops[] = {"aab", "ab", "abaa", "bbb", "aabaab"};
     unsigned checked = 0;
     for (size_t count = 1; count <= SPW_ARRAY_COUNT(stops); count++)
-        for (unsigned word = 0; word < 256; word++) {
-            char text[8];
-            for (unsigned i = 0; i < 8; i++)
+        for (unsigned word = 0; word < 128; word++) {
+            char text[7];
+            for (unsigned i = 0; i < 7; i++)
                 text[i] = word >> i & 1 ? 'b' : 'a';
-            for (unsigned cuts = 0; cuts < 128; cuts++, checked++)
-                check(stops, count, text, 8, cuts);
+            for (unsigned cuts = 0; cuts < 64; cuts++, checked++)
+                check(stops, count, text, 7, cuts);
         }
-    assert_int_equal(5 * 256 * 128, checked);
+    assert_int_equal(5 * 128 * 64, checked);
 }
 
 static void random_stops_and_texts(void **state)
@@ -106,7 +106,7 @@ static void random_stops_and_texts(void **state)
     (void)state;
     uint64_t draw = 0;
     unsigned matched = 0;
-    for (unsigned round = 0; round < 4000; round++) {
+    for (unsigned round = 0; round < 1500; round++) {
         char memory[SPW_STOP_STRINGS_MAX][SPW_STOP_BYTES_MAX + 1];
         const char *stops[SPW_STOP_STRINGS_MAX];
         struct spw_rng_block r = spw_rng_philox(7, draw++, 0);
@@ -135,7 +135,7 @@ static void random_stops_and_texts(void **state)
         r = spw_rng_philox(7, draw++, 4);
         check(stops, count, text, bytes, (uint64_t)r.word[0] << 32 | r.word[1]);
     }
-    assert_int_equal(2444, matched);
+    assert_int_equal(938, matched);
 }
 
 static void limits_are_answers(void **state)
