@@ -66,7 +66,8 @@ static void convert(enum spw_dtype to, enum spw_dtype dtype, const char *from, s
         memcpy(out_words, from, k * spw_dtype_bytes(dtype)); /* little endian: even k is low */
         return;
     }
-    float values[2 * TILE_WORDS] = {0};
+    float values[2 * TILE_WORDS];
+    values[2 * count - 1] = 0.0f; /* beside an odd last k */
     spw_dtype_to_f32(dtype, from, k, values);
     if (to == SPW_DTYPE_F32) {
         memcpy(out_words, values, k * sizeof(float));
@@ -93,13 +94,13 @@ void spw_matrix_pack(const struct spw_matrix *matrix, const struct spw_matrix_so
             size_t count = SPW_MIN(tile_k, matrix->segment_k[s] - k);
             size_t count_words = words(matrix->dtype, count);
             for (uint32_t lane = 0; lane < SPW_CPU_PANEL; lane++) {
-                uint32_t column[TILE_WORDS] = {0};
+                uint32_t column[TILE_WORDS]; /* zeroing all of it would cost more than the rest */
                 if (from[lane])
                     convert(matrix->dtype, dtypes[lane],
                             from[lane] + (segment_begin + k) * spw_dtype_bytes(dtypes[lane]), count,
                             column);
                 for (size_t i = 0; i < count_words; i++)
-                    to[i * SPW_CPU_PANEL + lane] = column[i];
+                    to[i * SPW_CPU_PANEL + lane] = from[lane] ? column[i] : 0;
             }
             to += count_words * SPW_CPU_PANEL;
         }
