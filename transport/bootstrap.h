@@ -1,7 +1,9 @@
 /* bootstrap.h - what ranks that were started together learn from each other, once.
  *
- * Room:      transport/; bootstrap_mpi.c is the only file that calls MPI, and only between open and
- * close Threads:   one, before any other thread of the process is started
+ * Room:      transport/; bootstrap_mpi.c is the only file that calls MPI, between open and close
+ * Threads:   one, before any other thread of the process is started
+ * Ownership: exchanged blobs are the caller's until spw_bootstrap_blobs_free
+ * Errors:    SPW_UNSUPPORTED without MPI; a start that takes too long ends the process
  */
 #ifndef SPW_BOOTSTRAP_H
 #define SPW_BOOTSTRAP_H

@@ -9,14 +9,13 @@
 #ifndef SPW_TP_UCX_INT_H
 #define SPW_TP_UCX_INT_H
 
+#include "runtime/base/clock.h"
+#include "runtime/base/hash.h"
 #include "transport/tp_int.h"
 #include "transport/tp_ucx.h"
 
 #include <stdatomic.h>
 #include <ucp/api/ucp.h>
-
-#include "runtime/base/clock.h"
-#include "runtime/base/hash.h"
 
 #define AM_ID           7u
 #define MAGIC           0x53705778u /* "SpWx" */

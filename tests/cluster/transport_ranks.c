@@ -427,6 +427,21 @@ static void case_foreign(void)
     CHECK(me.tp->counters.messages_dropped - 11 <= 1);
 }
 
+/* Rank 1 starts but never exchanges: the watchdog ends rank 0, in words. */
+static int absent(void)
+{
+    struct spw_bootstrap boot;
+    struct spw_error error = {0};
+    uint8_t **blobs;
+    size_t *bytes;
+    if (spw_bootstrap_open(2 * SPW_SECOND, &boot, &error) != SPW_OK)
+        return 1;
+    if (boot.rank == 1)
+        kill(getpid(), SIGSTOP); /* mpirun ends it when rank 0 has gone */
+    (void)spw_bootstrap_exchange("x", 1, &blobs, &bytes, &error);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -439,6 +454,8 @@ int main(int argc, char **argv)
         {"foreign", case_foreign, 1},
     };
     const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "absent") == 0)
+        return absent();
     me.tcp = argc > 2 && strcmp(argv[2], "tcp") == 0;
     for (size_t i = 0; i < SPW_ARRAY_COUNT(cases); i++) {
         if (strcmp(cases[i].name, name) != 0)

@@ -1,7 +1,7 @@
 /* Collectives over threads: bits, sizes, both ways (shared memory, channels), waits that end. */
-#include "coll_checks.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
+#include "tests/unit/transport/coll_checks.h"
 #include "transport/coll_int.h"
 #include "transport/tp_local.h"
 
