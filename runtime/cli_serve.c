@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,10 +41,12 @@ static int run(const struct spw_command *command, int argc, char **argv)
         return status ? spw_cli_fail(command, status, &error) : SPW_EXIT_OK;
     }
     spw_cli_catch_signals();
+    const char *parent = getenv("SPILLWAY_RANK_COMMAND");
+    if (parent) /* `up` is gone and its mpirun with it: drain and end */
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
     struct spw_deploy_options options = {.config = &config, .stop = &spw_cli_stop};
     int code = spw_deploy_serve(&options);
     /* `up` reads this: mpirun's own exit code does not tell what its ranks ended with */
-    const char *parent = getenv("SPILLWAY_RANK_COMMAND");
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     if (!rank)
         rank = getenv("PMIX_RANK");

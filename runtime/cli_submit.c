@@ -87,7 +87,8 @@ static void print_json(const Spillway__V1__GenerateResponse *response)
     for (size_t i = 0; i < response->n_tokens; i++)
         json_array_append_new(tokens, json_pack("{s:i, s:f}", "id", (int)response->tokens[i]->id,
                                                 "logprob", (double)response->tokens[i]->logprob));
-    json_t *root = json_pack("{s:s%, s:o}", "text", (const char *)response->text.data,
+    json_t *root = json_pack("{s:s%, s:o}", "text",
+                             response->text.len ? (const char *)response->text.data : "",
                              response->text.len, "tokens", tokens);
     if (root && response->request_id[0])
         json_object_set_new(root, "request_id", json_string(response->request_id));

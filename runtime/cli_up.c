@@ -101,8 +101,9 @@ static enum spw_status start(struct starter *starter, const struct spw_config *c
     if (starter->child == 0) {
         /* a group of its own: Ctrl-C reaches the ranks as a drain, through us */
         setpgid(0, 0);
-        /* were we killed without a chance to drain, the ranks must not be left behind */
-        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        /* were we killed without a chance to drain, mpirun goes with us, and its ranks with it (see
+         * cli_serve.c); on SIGTERM it would wait for ever once its ranks have ended */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(output[1], STDOUT_FILENO);
         close(output[0]);
         close(output[1]);

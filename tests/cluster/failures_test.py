@@ -108,9 +108,7 @@ def address_in_use():
 
 def killed_worker_ends_the_job():
     """One replica, one worker killed: nothing can go on, so the job ends with code 4 and frees its nodes."""
-    words = serve_words(BINARY, DEMO, 2, 2)
-    words = [BINARY, "up"] + words[2:]
-    deployment = Deployment(words)
+    deployment = Deployment(serve_words(BINARY, DEMO, 2, 2, many=True))
     ranks = deployment.status()["ranks"]
     check([rank["state"] for rank in ranks] == ["ready"] * 6, f"states: {ranks}")
     os.kill(ranks[3]["pid"], signal.SIGKILL)
@@ -124,7 +122,19 @@ def killed_worker_ends_the_job():
     check(not spillway_pids(BINARY), f"left behind: {spillway_pids(BINARY)}")
 
 
+def killed_up_leaves_nobody():
+    """SIGKILL of the parent: mpirun and all ranks end by themselves."""
+    deployment = Deployment(serve_words(BINARY, DEMO, 2, 1, many=True))
+    deployment.process.kill()
+    deployment.process.wait()
+    for _ in range(100):
+        if not spillway_pids(BINARY):
+            return
+        time.sleep(0.1)
+    raise harness.Failure(f"left behind: {spillway_pids(BINARY)}")
+
+
 if __name__ == "__main__":
     harness.main([missing_weights_on_one_rank, unequal_configs, unequal_models, truncated_weights,
                   truncated_weights_in_one_process, wrong_rank_count, layout_that_does_not_fit,
-                  address_in_use, killed_worker_ends_the_job])
+                  address_in_use, killed_worker_ends_the_job, killed_up_leaves_nobody])
