@@ -1,4 +1,4 @@
-/* door_http_call.c - one request of a client: route, body, wait, answer.
+/* door_http_call.c - one request of a client: dispatch, wait, answer.
  *
  * A call goes through READING (body comes in), WAITING (suspended until the first piece, or until
  * the end when the answer is not streamed; so that an early error still is an HTTP status) and
@@ -16,80 +16,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define OUT_BYTES_MAX    (512u << 20)
 #define READER_BYTES     (16u << 10)
-#define DEADLINE_MS_MAX  (7 * 24 * 3600 * 1000ll)
 #define NOT_READY_RETRY  2
 #define FULL_RETRY_FIRST 1
-
-enum route {
-    ROUTE_NONE,
-    ROUTE_CHAT,
-    ROUTE_COMPLETION,
-    ROUTE_TOKENIZE,
-    ROUTE_DETOKENIZE,
-    ROUTE_MODELS,
-    ROUTE_MODEL,
-    ROUTE_HEALTH,
-    ROUTE_READY,
-    ROUTE_METRICS,
-    ROUTE_STATUS,
-    ROUTE_PAGE,
-};
-
-enum state { READING, WAITING, ANSWERING };
-
-struct spw_http_call {
-    struct spw_door_http *http;
-    struct spw_http_conn *conn;
-    struct MHD_Connection *connection;
-    struct spw_http_call *prev, *next; /* in http->calls while watched */
-    const char *path;                  /* static text, for the log */
-    char *model;                       /* of GET /v1/models/NAME */
-    enum route route;
-    enum state state;
-    char id[17]; /* X-Spillway-Request-Id */
-    uint64_t started_ns;
-    struct spw_buffer body;
-    size_t discarded; /* bytes of the body that were thrown away */
-    struct spw_http_fault fault;
-    bool options, generated;
-
-    struct spw_stream *stream;
-    struct spw_http_answer answer;
-    bool streamed, watched, suspended, gone;
-    bool begun, finished; /* of the events */
-    struct spw_buffer out;
-    size_t out_at;
-};
-
-static const struct {
-    const char *path;
-    enum route route;
-    bool post;
-} routes[] = {
-    {"/v1/chat/completions", ROUTE_CHAT, true},
-    {"/v1/completions", ROUTE_COMPLETION, true},
-    {"/tokenize", ROUTE_TOKENIZE, true},
-    {"/detokenize", ROUTE_DETOKENIZE, true},
-    {"/v1/models", ROUTE_MODELS, false},
-    {"/health", ROUTE_HEALTH, false},
-    {"/ready", ROUTE_READY, false},
-    {"/metrics", ROUTE_METRICS, false},
-    {"/status", ROUTE_STATUS, false},
-    {"/", ROUTE_PAGE, false},
-};
-#define MODEL_PREFIX "/v1/models/"
-
-static bool is_post(enum route route)
-{
-    return route == ROUTE_CHAT || route == ROUTE_COMPLETION || route == ROUTE_TOKENIZE ||
-           route == ROUTE_DETOKENIZE;
-}
 
 /* --- answers --- */
 
@@ -113,7 +46,7 @@ static enum MHD_Result send_response(struct spw_http_call *call, int status,
     }
     if (call->http->draining)
         add_header(response, "Connection", "close");
-    call->state = ANSWERING;
+    call->state = SPW_HTTP_ANSWERING;
     enum MHD_Result result = MHD_queue_response(call->connection, (unsigned)status, response);
     MHD_destroy_response(response);
     return result;
@@ -133,13 +66,8 @@ static struct MHD_Response *response_of(struct spw_buffer *buffer)
     return response;
 }
 
-static const char *allowed(const struct spw_http_call *call)
-{
-    return is_post(call->route) ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
-}
-
 /* Refused or failed before anything was sent. */
-static enum MHD_Result send_fault(struct spw_http_call *call)
+enum MHD_Result spw_http_call_send_fault(struct spw_http_call *call)
 {
     const struct spw_http_fault *fault = &call->fault;
     char seconds[16];
@@ -150,7 +78,7 @@ static enum MHD_Result send_fault(struct spw_http_call *call)
     spw_buffer_add_text(&call->out, "\n");
     struct MHD_Response *response = response_of(&call->out);
     if (response && fault->status == 405)
-        add_header(response, "Allow", allowed(call));
+        add_header(response, "Allow", spw_http_call_allowed(call));
     if (response && (fault->status == 429 || fault->retry_after_seconds)) {
         snprintf(seconds, sizeof(seconds), "%u",
                  fault->retry_after_seconds ? fault->retry_after_seconds : FULL_RETRY_FIRST);
@@ -163,7 +91,7 @@ static enum MHD_Result send_out(struct spw_http_call *call, int status, const ch
 {
     if (call->out.failed) {
         spw_http_refuse(&call->fault, 500, "internal_error", "", "out of memory for the answer");
-        return send_fault(call);
+        return spw_http_call_send_fault(call);
     }
     return send_response(call, status, response_of(&call->out), type);
 }
@@ -238,7 +166,7 @@ static bool advance(struct spw_http_call *call)
 
 void spw_http_call_news(struct spw_http_call *call)
 {
-    if (call->state == WAITING && call->suspended) {
+    if (call->state == SPW_HTTP_WAITING && call->suspended) {
         bool news = advance(call);
         if (call->stream->end == SPW_REQUEST_END_NONE && !(news && call->streamed))
             return;
@@ -317,7 +245,7 @@ static enum MHD_Result answer(struct spw_http_call *call)
         return MHD_NO;
     if (ended_badly(call->stream) && (!call->streamed || call->stream->taken == 0)) {
         fault_of_end(call);
-        return send_fault(call);
+        return spw_http_call_send_fault(call);
     }
     if (!call->streamed) {
         spw_buffer_clear(&call->out);
@@ -334,38 +262,6 @@ static enum MHD_Result answer(struct spw_http_call *call)
 }
 
 /* --- asking --- */
-
-static const char *header_of(const struct spw_http_call *call, const char *name)
-{
-    return MHD_lookup_connection_value(call->connection, MHD_HEADER_KIND, name);
-}
-
-static bool take_headers(struct spw_http_call *call, struct spw_ask *ask)
-{
-    static const char *const names[] = {"high", "normal", "low"};
-    const char *text = header_of(call, "X-Spillway-Deadline-Ms");
-    if (text) {
-        char *end = NULL;
-        errno = 0;
-        long long ms = strtoll(text, &end, 10);
-        if (end == text || *end || errno || ms < 1 || ms > DEADLINE_MS_MAX)
-            return spw_http_refuse(
-                &call->fault, 400, "invalid_value", "X-Spillway-Deadline-Ms",
-                "X-Spillway-Deadline-Ms must be milliseconds from now, 1 to %lld",
-                (long long)DEADLINE_MS_MAX);
-        ask->deadline_ns = (uint64_t)ms * SPW_MS;
-    }
-    text = header_of(call, "X-Spillway-Priority");
-    if (!text)
-        return true;
-    for (uint8_t i = 0; i < SPW_ARRAY_COUNT(names); i++)
-        if (strcasecmp(text, names[i]) == 0 || (text[0] == '0' + i && text[1] == '\0')) {
-            ask->priority = i;
-            return true;
-        }
-    return spw_http_refuse(&call->fault, 400, "invalid_value", "X-Spillway-Priority",
-                           "X-Spillway-Priority must be high, normal or low (0, 1 or 2)");
-}
 
 static bool parse(struct spw_http_call *call, enum spw_http_kind kind, struct spw_http_ask *ask)
 {
@@ -386,7 +282,7 @@ static bool open_stream(struct spw_http_call *call, enum spw_http_kind kind)
     }
     if (!parse(call, kind, &ask))
         return false;
-    bool good = take_headers(call, &ask.ask);
+    bool good = spw_http_call_take_settings(call, &ask.ask);
     if (good) {
         enum spw_status status =
             spw_stream_open(&call->http->door, &ask.ask, call, &call->stream, &error);
@@ -408,9 +304,9 @@ static enum MHD_Result generate(struct spw_http_call *call, enum spw_http_kind k
 {
     call->generated = true;
     if (!open_stream(call, kind))
-        return send_fault(call);
+        return spw_http_call_send_fault(call);
     spw_buffer_done(&call->body);
-    call->state = WAITING;
+    call->state = SPW_HTTP_WAITING;
     watch(call);
     suspend(call);
     return MHD_YES;
@@ -423,12 +319,12 @@ static enum MHD_Result transform(struct spw_http_call *call, enum spw_http_kind 
     const struct spw_service *service = call->http->service;
     struct spw_http_ask ask;
     if (!parse(call, kind, &ask))
-        return send_fault(call);
+        return spw_http_call_send_fault(call);
     bool good = kind == SPW_HTTP_TOKENIZE
                     ? spw_http_tokenize_json(service, &ask, &call->out, &call->fault)
                     : spw_http_detokenize_json(service, &ask, &call->out, &call->fault);
     spw_http_ask_done(&ask);
-    return good ? send_out(call, 200, "application/json") : send_fault(call);
+    return good ? send_out(call, 200, "application/json") : spw_http_call_send_fault(call);
 }
 
 static enum MHD_Result send_state(struct spw_http_call *call, const char *name, bool good)
@@ -454,135 +350,48 @@ static enum MHD_Result dispatch(struct spw_http_call *call)
 {
     const struct spw_service *service = call->http->service;
     if (call->fault.status)
-        return send_fault(call);
+        return spw_http_call_send_fault(call);
     if (call->options) {
         struct MHD_Response *response = response_of(&call->out);
         if (response)
-            add_header(response, "Allow", allowed(call));
+            add_header(response, "Allow", spw_http_call_allowed(call));
         return send_response(call, 204, response, NULL);
     }
     switch (call->route) {
-    case ROUTE_CHAT:
+    case SPW_HTTP_ROUTE_CHAT:
         return generate(call, SPW_HTTP_CHAT);
-    case ROUTE_COMPLETION:
+    case SPW_HTTP_ROUTE_COMPLETION:
         return generate(call, SPW_HTTP_COMPLETION);
-    case ROUTE_TOKENIZE:
+    case SPW_HTTP_ROUTE_TOKENIZE:
         return transform(call, SPW_HTTP_TOKENIZE);
-    case ROUTE_DETOKENIZE:
+    case SPW_HTTP_ROUTE_DETOKENIZE:
         return transform(call, SPW_HTTP_DETOKENIZE);
-    case ROUTE_MODELS:
+    case SPW_HTTP_ROUTE_MODELS:
         spw_http_models_json(service, &call->out);
         return send_out(call, 200, "application/json");
-    case ROUTE_MODEL:
+    case SPW_HTTP_ROUTE_MODEL:
         if (!spw_http_model_json(service, call->model, &call->out, &call->fault))
-            return send_fault(call);
+            return spw_http_call_send_fault(call);
         return send_out(call, 200, "application/json");
-    case ROUTE_HEALTH:
+    case SPW_HTTP_ROUTE_HEALTH:
         return send_state(call, "healthy", service->healthy(service->context));
-    case ROUTE_READY:
+    case SPW_HTTP_ROUTE_READY:
         return send_state(call, "ready", !call->http->draining && service->ready(service->context));
-    case ROUTE_METRICS:
+    case SPW_HTTP_ROUTE_METRICS:
         service->metrics(service->context, &call->out);
         return send_out(call, 200, "text/plain; version=0.0.4; charset=utf-8");
-    case ROUTE_STATUS:
+    case SPW_HTTP_ROUTE_STATUS:
         service->status_json(service->context, &call->out);
         if (call->out.bytes == 0)
             spw_buffer_add_text(&call->out, "{}"); /* the loop has not reported yet */
         return send_out(call, 200, "application/json");
-    case ROUTE_PAGE:
+    case SPW_HTTP_ROUTE_PAGE:
         return send_page(call);
-    case ROUTE_NONE:
+    case SPW_HTTP_ROUTE_NONE:
         break;
     }
     assert(call->fault.status == 404); /* set when the head was read */
     return MHD_NO;
-}
-
-/* --- head and body --- */
-
-static void find_route(struct spw_http_call *call, const char *url, const char *method)
-{
-    bool get = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-    call->options = strcmp(method, "OPTIONS") == 0;
-    call->path = "(unknown)";
-    for (size_t i = 0; i < SPW_ARRAY_COUNT(routes); i++)
-        if (strcmp(url, routes[i].path) == 0) {
-            call->route = routes[i].route;
-            call->path = routes[i].path;
-        }
-    if (strncmp(url, MODEL_PREFIX, strlen(MODEL_PREFIX)) == 0 && url[strlen(MODEL_PREFIX)]) {
-        call->route = ROUTE_MODEL;
-        call->path = MODEL_PREFIX "{id}";
-        call->model = strdup(url + strlen(MODEL_PREFIX));
-    }
-    if (call->route == ROUTE_NONE)
-        spw_http_refuse(&call->fault, 404, "not_found", "", "no such path: %.100s", url);
-    else if (call->route == ROUTE_MODEL && !call->model)
-        spw_http_refuse(&call->fault, 500, "internal_error", "", "out of memory");
-    else if (!call->options && (is_post(call->route) ? strcmp(method, "POST") != 0 : !get))
-        spw_http_refuse(&call->fault, 405, "method_not_allowed", "", "%s takes %s", call->path,
-                        allowed(call));
-}
-
-/* Only JSON said to be JSON: what a foreign web page can make a browser send does not pass. */
-static void check_type(struct spw_http_call *call)
-{
-    const char *type = header_of(call, "Content-Type");
-    size_t bytes = type ? strcspn(type, "; \t") : 0;
-    if (is_post(call->route) && !call->options &&
-        !(bytes == strlen("application/json") && strncasecmp(type, "application/json", bytes) == 0))
-        spw_http_refuse(&call->fault, 415, "unsupported_media_type", "Content-Type",
-                        "the body must be sent with Content-Type: application/json");
-}
-
-static void refuse_large(struct spw_http_call *call)
-{
-    spw_http_refuse(&call->fault, 413, "request_too_large", "",
-                    "the body is larger than %zu bytes, the limit of this deployment",
-                    call->http->service->body_bytes_max);
-}
-
-static enum MHD_Result take_head(struct spw_http_call *call, const char *url, const char *method)
-{
-    const char *length = header_of(call, "Content-Length");
-    const char *expect = header_of(call, "Expect");
-    find_route(call, url, method);
-    check_type(call);
-    if (call->http->verify_clients && !call->conn->verified) {
-        /* the Unix socket has no TLS: its file's permissions are the key */
-        const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_DAEMON);
-        call->conn->verified = (info && info->daemon != call->http->daemons[0]) ||
-                               spw_http_client_verified(call->connection);
-        if (!call->conn->verified)
-            call->fault = (struct spw_http_fault){0};
-        if (!call->conn->verified)
-            spw_http_refuse(&call->fault, 403, "client_certificate_required", "",
-                            "this deployment asks for a client certificate of its own authority");
-    }
-    if (length && strtoull(length, NULL, 10) > call->http->service->body_bytes_max)
-        refuse_large(call);
-    /* a client that waits to be told is told at once; others send first and read after */
-    if (call->fault.status && expect && strcasecmp(expect, "100-continue") == 0)
-        return send_fault(call);
-    return MHD_YES;
-}
-
-static enum MHD_Result take_body(struct spw_http_call *call, const char *data, size_t bytes)
-{
-    if (spw_clock_monotonic_ns() - call->started_ns > call->http->limits.body_ns)
-        return MHD_NO;
-    if (!call->fault.status && bytes > call->http->service->body_bytes_max - call->body.bytes)
-        refuse_large(call);
-    if (call->fault.status) {
-        spw_buffer_done(&call->body);
-        call->discarded += bytes;
-        return call->discarded > call->http->limits.discard_bytes_max ? MHD_NO : MHD_YES;
-    }
-    spw_buffer_add(&call->body, data, bytes);
-    if (call->body.failed)
-        spw_http_refuse(&call->fault, 500, "internal_error", "", "out of memory for the body");
-    return MHD_YES;
 }
 
 static struct spw_http_call *make_call(struct spw_door_http *http,
@@ -618,14 +427,14 @@ enum MHD_Result spw_http_on_access(void *context, struct MHD_Connection *connect
     if (!call) {
         call = make_call(context, connection);
         *inout_call = call;
-        return call ? take_head(call, url, method) : MHD_NO;
+        return call ? spw_http_call_take_head(call, url, method) : MHD_NO;
     }
     if (*upload_bytes) {
         size_t bytes = *upload_bytes;
         *upload_bytes = 0;
-        return take_body(call, upload, bytes);
+        return spw_http_call_take_body(call, upload, bytes);
     }
-    return call->state == WAITING ? answer(call) : dispatch(call);
+    return call->state == SPW_HTTP_WAITING ? answer(call) : dispatch(call);
 }
 
 void spw_http_on_completed(void *context, struct MHD_Connection *connection, void **inout_call,

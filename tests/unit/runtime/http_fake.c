@@ -10,11 +10,13 @@
 #include <unistd.h>
 
 #define ORDINARY_TOKENS 1531 /* ids below are no special tokens of the demo model */
+#define NUL_TOKEN       188  /* the zero byte: right, and in the way of C strings in tests */
 
 int32_t http_fake_token(const int32_t *prompt, size_t count, uint32_t index)
 {
     uint64_t mixed = spw_checksum64(prompt, count * sizeof(*prompt)) + index * 0x9e3779b97f4a7c15u;
-    return (int32_t)((mixed >> 20) % ORDINARY_TOKENS);
+    int32_t token = (int32_t)((mixed >> 20) % ORDINARY_TOKENS);
+    return token == NUL_TOKEN ? token + 1 : token;
 }
 
 float http_fake_logprob(uint32_t index)
@@ -111,7 +113,8 @@ static void step(struct http_fake *fake, struct spw_request *request)
     if (request->tops) {
         request->tops[index].count = request->sampling.top_logprobs;
         for (uint32_t i = 0; i < request->sampling.top_logprobs; i++) {
-            request->tops[index].tokens[i] = (token + (int32_t)i) % ORDINARY_TOKENS;
+            int32_t other = (token + (int32_t)i) % ORDINARY_TOKENS;
+            request->tops[index].tokens[i] = other == NUL_TOKEN ? NUL_TOKEN + 1 : other;
             request->tops[index].logprobs[i] = http_fake_logprob(index + i);
         }
     }
