@@ -146,7 +146,8 @@ class Deployment:
             connection.request("POST", path, json.dumps({**body, "stream": True}),
                                {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            check(answer.status == 200, f"status {answer.status}: {answer.read()}")
+            if answer.status != 200:
+                raise Failure(f"status {answer.status}: {answer.read()}")
             for line in answer:
                 line = line.strip()
                 if line.startswith(b"data: ") and line != b"data: [DONE]":
