@@ -92,7 +92,9 @@ static void ucx_wait(struct spw_tp *tp, uint64_t timeout_ns)
         if (spw_ucx_progress(ucx)) {
             if (ucx->inbox.popped != ucx->inbox.pushed || ucx->failures)
                 return;
-            continue; /* until nothing moves any more: only then may the worker be armed */
+            if (spw_clock_monotonic_ns() < end)
+                continue; /* until nothing moves any more: only then may the worker be armed */
+            return;
         }
         uint64_t now = spw_clock_monotonic_ns();
         if (now >= end)

@@ -13,7 +13,9 @@
 #include "transport/coll_int.h"
 #include "transport/tp_ucx.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -264,8 +266,40 @@ static void case_coll(void)
     spw_coll_destroy(coll);
 }
 
+static void *wake_later(void *context)
+{
+    nap_ms(30);
+    atomic_store((atomic_bool *)context, true);
+    spw_tp_wake(me.tp);
+    return NULL;
+}
+
+/* Another thread's wake ends a sleep that nothing else would have ended for a minute. */
+static void check_wake(void)
+{
+    atomic_bool woken = false;
+    pthread_t thread;
+    uint64_t start = spw_clock_monotonic_ns();
+    CHECK(pthread_create(&thread, NULL, wake_later, &woken) == 0);
+    while (!atomic_load(&woken)) {
+        spw_tp_wait(me.tp, 60 * SPW_SECOND);
+        spw_tp_poll(me.tp, 64);
+    }
+    pthread_join(thread, NULL);
+    CHECK(spw_clock_monotonic_ns() - start < 30 * SPW_SECOND);
+    CHECK(me.tp->counters.sleeps > 0);
+    /* One that came before counts, once, and is not slept over. */
+    uint64_t sleeps = me.tp->counters.sleeps;
+    spw_tp_wait(me.tp, 0);
+    spw_tp_poll(me.tp, 64);
+    spw_tp_wake(me.tp);
+    spw_tp_wait(me.tp, 60 * SPW_SECOND);
+    CHECK(me.tp->counters.sleeps == sleeps);
+}
+
 static void case_messages(void)
 {
+    check_wake();
     enum { ROUNDS = 3 };
     uint32_t total = ROUNDS * (uint32_t)SPW_ARRAY_COUNT(message_sizes);
     uint8_t *data = malloc(SPW_TP_MESSAGE_MAX + 1);
