@@ -15,7 +15,7 @@ double spw_histogram_bound(uint32_t bucket)
 
 void spw_histogram_add(struct spw_histogram *histogram, uint64_t ns)
 {
-    double seconds = (double)ns * 1e-9;
+    double seconds = (double)ns / 1e9; /* a whole bound, to the last bit */
     uint32_t bucket = 0;
     while (bucket < SPW_METRICS_BUCKETS && seconds > bounds[bucket])
         bucket++;

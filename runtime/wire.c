@@ -94,7 +94,8 @@ static bool decode_seq(struct spw_reader *in, struct spw_wire_scratch *scratch,
     seq->plan.block_begin = spw_reader_u32(in);
     seq->plan.block_count = spw_reader_u32(in);
     seq->plan.block_offset = step->block_count;
-    if (in->failed || seq->plan.rows == 0 || seq->plan.rows > scratch->rows_max - step->row_count ||
+    if (in->failed || flags > (FLAG_OPEN | FLAG_SAMPLE | FLAG_FEEDBACK) || seq->plan.rows == 0 ||
+        seq->plan.rows > scratch->rows_max - step->row_count ||
         seq->plan.block_count > scratch->blocks_max - step->block_count ||
         (seq->plan.feedback && seq->plan.rows != 1))
         return false;
@@ -195,9 +196,9 @@ enum spw_status spw_wire_result_decode(const void *data, size_t bytes, uint32_t 
 {
     struct spw_reader in;
     spw_reader_init(&in, data, bytes);
-    *out_replica = spw_reader_u32(&in);
-    *out_step = spw_reader_u64(&in);
-    *out_compute_ns = spw_reader_u64(&in);
+    uint32_t replica = spw_reader_u32(&in);
+    uint64_t step = spw_reader_u64(&in);
+    uint64_t compute_ns = spw_reader_u64(&in);
     uint32_t count = spw_reader_u32(&in);
     if (in.failed || count > samples_max)
         return SPW_CORRUPT;
@@ -216,6 +217,9 @@ enum spw_status spw_wire_result_decode(const void *data, size_t bytes, uint32_t 
     }
     if (in.failed || spw_reader_left(&in) != 0)
         return SPW_CORRUPT;
+    *out_replica = replica;
+    *out_step = step;
+    *out_compute_ns = compute_ns;
     *out_count = count;
     return SPW_OK;
 }
