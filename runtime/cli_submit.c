@@ -80,6 +80,20 @@ static char *read_prompt(const char *prompt, struct spw_error *error)
     return text;
 }
 
+static const char *finish_name(Spillway__V1__FinishReason reason)
+{
+    switch (reason) {
+    case SPILLWAY__V1__FINISH_REASON__FINISH_REASON_STOP:
+        return "stop";
+    case SPILLWAY__V1__FINISH_REASON__FINISH_REASON_LENGTH:
+        return "length";
+    case SPILLWAY__V1__FINISH_REASON__FINISH_REASON_CANCELLED:
+        return "cancelled";
+    default:
+        return "unknown";
+    }
+}
+
 /* One object a line for each message; log-probabilities with all their digits. */
 static void print_json(const Spillway__V1__GenerateResponse *response)
 {
@@ -93,11 +107,7 @@ static void print_json(const Spillway__V1__GenerateResponse *response)
     if (root && response->request_id[0])
         json_object_set_new(root, "request_id", json_string(response->request_id));
     if (root && response->finish)
-        json_object_set_new(
-            root, "finish",
-            json_string(protobuf_c_enum_descriptor_get_value(
-                            &spillway__v1__finish_reason__descriptor, (int)response->finish->reason)
-                            ->name));
+        json_object_set_new(root, "finish", json_string(finish_name(response->finish->reason)));
     if (root)
         json_dumpf(root, stdout, JSON_COMPACT);
     printf("\n");

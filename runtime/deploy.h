@@ -26,7 +26,8 @@ struct spw_deploy_options {
     bool quiet;             /* no "ready" line, no progress */
     /* Once, from the coordinator's loop, when everything serves; must not block. May be NULL. */
     void (*on_ready)(void *context, const struct spw_deploy_ready *ready);
-    /* When nothing is served any more, before doors go: whoever uses own_door must let go of it. May be NULL. */
+    /* When nothing is served any more, before doors go: whoever uses own_door must let go of it.
+     * May be NULL. */
     void (*on_end)(void *context);
     void *context;
 };

@@ -69,8 +69,8 @@ void spw_door_done(struct spw_door *door);
  */
 enum spw_status spw_door_submit(struct spw_door *door, struct spw_request *request);
 
-/* The client is gone (or, `stopped`, has its whole answer: a stop string). The request still ends; the
- * door may let go of it at once.
+/* The client is gone (or, `stopped`, has its whole answer: a stop string). The request still ends;
+ * the door may let go of it at once.
  */
 void spw_door_cancel(struct spw_door *door, struct spw_request *request, bool stopped);
 

@@ -138,7 +138,7 @@ check_addresses() {
     address "CUDA" "(<cu[a-z_]*(runtime|blas|Lt|da)[a-zA-Z_]*\\.h>|${word}cuda[A-Z][A-Za-z]+[ ]*\\()" \
         'transport/coll_nccl[a-z_]*\.c|runtime/engine/'
     address "nghttp2" "(<nghttp2/|${word}nghttp2_)" 'proto/grpc_[a-z0-9_]*\.[ch]'
-    address "protobuf-c" "(<protobuf-c/|${word}protobuf_c_)" 'proto/'
+    address "protobuf-c" "(<protobuf-c/|${word}protobuf_c_)" 'proto/|runtime/door_grpc[a-z_]*\.[ch]'
     address "libmicrohttpd" "(<microhttpd\\.h>|${word}MHD_)" 'runtime/door_http[a-z_]*\.[ch]'
     address "libcurl" "(<curl/|${word}curl_[a-z])" 'proto/client[a-z_]*\.[ch]|runtime/gateway/'
     address "OpenSSL" "(<openssl/|$word(SSL|EVP|HMAC|BIO)_[A-Za-z])" \
