@@ -317,14 +317,17 @@ static enum spw_status finish_call(struct spw_client *client, CURLcode code, con
                     client->words[0] ? client->words : spw_grpc_status_name(client->status));
 }
 
-/* Run the easy handle that is set up; from another thread spw_client_cancel ends it. */
+/* Run the easy handle that is set up; from another thread spw_client_cancel ends it. The status is
+ * the last thing of a call: libcurl 7.88 may wait for more after an answer that came before the
+ * request was out, so a little after the status the call is over whatever libcurl says.
+ */
 static CURLcode perform(struct spw_client *client)
 {
     CURLcode code = CURLE_OK;
-    int running = 1;
+    int running = 1, patience = 5;
     if (curl_multi_add_handle(client->multi, client->easy) != CURLM_OK)
         return CURLE_FAILED_INIT;
-    while (running) {
+    while (running && patience > 0) {
         if (atomic_load(&client->cancelled)) {
             code = CURLE_ABORTED_BY_CALLBACK;
             break;
@@ -333,7 +336,10 @@ static CURLcode perform(struct spw_client *client)
             code = CURLE_FAILED_INIT;
             break;
         }
-        if (running && curl_multi_poll(client->multi, NULL, 0, 1000, NULL) != CURLM_OK) {
+        if (client->status_seen)
+            patience--;
+        int wait_ms = client->status_seen ? 2 : 1000;
+        if (running && curl_multi_poll(client->multi, NULL, 0, wait_ms, NULL) != CURLM_OK) {
             code = CURLE_FAILED_INIT;
             break;
         }

@@ -284,6 +284,8 @@ static void sweep(struct spw_grpc_server *server)
         }
         FOR_EACH_CALL(conn, call)
         {
+            if (call->linger_end_ns > 0 && (now_ns > call->linger_end_ns || server->draining))
+                spw_grpc_call_reset(call, NGHTTP2_NO_ERROR);
             if (now_ns - call->progress_ns <= server->config.stall_ns)
                 continue;
             bool asking = !call->finished && !call->message_given;

@@ -37,7 +37,9 @@ json_t *spw_door_grpc_chat(const Spillway__V1__Chat *chat, struct spw_error *err
     json_t *messages = json_array();
     for (size_t i = 0; i < chat->n_messages; i++) {
         const Spillway__V1__ChatMessage *message = chat->messages[i];
-        json_t *content = json_stringn((const char *)message->content.data, message->content.len);
+        /* empty bytes have no address */
+        const char *text = message->content.len > 0 ? (const char *)message->content.data : "";
+        json_t *content = json_stringn(text, message->content.len);
         json_t *both = json_object();
         if (!content || message->role[0] == '\0' ||
             json_object_set_new(both, "role", json_string(message->role)) != 0 ||

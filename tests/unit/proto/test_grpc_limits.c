@@ -133,7 +133,7 @@ static void unfinished_messages(void **state)
     struct raw_client client;
     raw_open(&client, raw_connect(address()), false, 0);
     uint8_t *part = calloc(1, 70000);
-    spw_grpc_prefix_put(part, 90000);
+    spw_grpc_prefix_put(part, 60001); /* one byte more than comes */
     struct raw_stream *first = raw_request(&client, "/t.T/Echo", part, 60005, true, NULL);
     struct raw_stream *second = raw_request(&client, "/t.T/Echo", part, 60005, true, NULL);
     for (int i = 0; i < 20; i++)
@@ -310,6 +310,7 @@ static void time_limits(void **state)
     struct raw_stream *hang = ask(&client, "/t.T/Hang", "x"); /* waits for the handler: no stall */
     struct raw_stream *half = raw_request(&client, "/t.T/Echo", NULL, 0, true, NULL);
     struct raw_stream *stuck = ask(&slow, "/t.T/Count", "100000 1000");
+    raw_turn(&slow, 100); /* its preface, in time */
     assert_true(raw_run(&client, half, 6000));
     assert_int_equal(half->grpc_status, SPW_GRPC_DEADLINE_EXCEEDED);
     assert_true(raw_run(&slow, stuck, 6000));
