@@ -232,6 +232,13 @@ out:
     return status;
 }
 
+static void end_at_stop(struct spw_stream *stream, int stop)
+{
+    stream->stop_reason = stream->stops[stop];
+    if (stream->include_stop)
+        spw_buffer_add_text(&stream->text, stream->stops[stop]);
+}
+
 /* Take one token: its text through the detokenizer and the stop strings. True when a stop string
  * ended it. */
 static bool take_token(struct spw_stream *stream, uint32_t index, struct spw_buffer *raw)
@@ -249,11 +256,8 @@ static bool take_token(struct spw_stream *stream, uint32_t index, struct spw_buf
     if (raw->bytes)
         stop = spw_stop_matcher_push(stream->matcher, (const char *)raw->data, raw->bytes,
                                      &stream->text);
-    if (stop >= 0) {
-        stream->stop_reason = stream->stops[stop];
-        if (stream->include_stop)
-            spw_buffer_add_text(&stream->text, stream->stops[stop]);
-    }
+    if (stop >= 0)
+        end_at_stop(stream, stop);
     stream->tokens[stream->token_count++] = (struct spw_stream_token){
         .token = id,
         .logprob = request->logprobs[index],
@@ -289,7 +293,7 @@ static void flush_text(struct spw_stream *stream, struct spw_buffer *raw)
         stop = spw_stop_matcher_push(stream->matcher, (const char *)raw->data, raw->bytes,
                                      &stream->text);
     if (stop >= 0)
-        stream->stop_reason = stream->stops[stop];
+        end_at_stop(stream, stop);
     else
         spw_stop_matcher_flush(stream->matcher, &stream->text);
     if (stream->token_count)
