@@ -1,0 +1,5 @@
+# Fuzz targets of runtime: the site file and the messages between ranks.
+if(TARGET spw_runtime)
+    spw_add_fuzz(site_file fuzz_site_file.c spw_runtime)
+    spw_add_fuzz(wire fuzz_wire.c spw_runtime)
+endif()
