@@ -25,17 +25,23 @@ run_logged() {
     fi
 }
 
-# build_preset PRESET [TARGET...]: configure and build in build/PRESET, log in build/log.
-build_preset() {
-    local preset=$1 log=$root/build/log/$1.log started=$SECONDS
-    shift
+# configure_preset PRESET: in build/PRESET, log in build/log.
+configure_preset() {
+    local preset=$1 log=$root/build/log/$1.log
     mkdir -p "$root/build/log"
     : >"$log"
     if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then
         fail "cmake or ninja is missing; run launch/install-packages first"
     fi
-    say "building build/$preset with $jobs jobs (the first time takes minutes) ..."
     run_logged "$log" "configuring build/$preset" cmake -S "$root" --preset "$preset"
+}
+
+# build_preset PRESET [TARGET...]: configure and build.
+build_preset() {
+    local preset=$1 log=$root/build/log/$1.log started=$SECONDS
+    shift
+    configure_preset "$preset"
+    say "building build/$preset with $jobs jobs (the first time takes minutes) ..."
     local build=(cmake --build "$root/build/$preset" -j "$jobs")
     [[ $# == 0 ]] || build+=(--target "$@")
     if [[ -t 1 ]]; then
