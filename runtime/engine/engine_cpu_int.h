@@ -10,7 +10,6 @@
 #include "runtime/engine/cpu/matrix_int.h"
 #include "runtime/engine/cpu/team_int.h"
 
-
 enum spw_engine_matrix {
     SPW_MATRIX_QKV,     /* hidden -> own query heads, own key heads, own value heads */
     SPW_MATRIX_O,       /* own query heads -> hidden, a segment per virtual shard */

@@ -182,15 +182,14 @@ static void attend(struct spw_engine *engine, uint32_t layer, uint32_t thread, f
 }
 
 /* Between barriers: the calling thread adds up over the tensor group. */
-static bool exchange(struct spw_engine *engine, uint32_t thread)
+static bool exchange(struct spw_engine *engine, uint32_t thread, uint32_t rows)
 {
     spw_team_barrier(engine->team);
     if (engine->config.shard.tensor == 1)
         return true;
     if (thread == 0)
         engine->status = engine->config.exchange.allreduce_f32(
-            engine->config.exchange.context, engine->partial,
-            (size_t)engine->step->row_count * engine->model.hidden);
+            engine->config.exchange.context, engine->partial, (size_t)rows * engine->model.hidden);
     spw_team_barrier(engine->team);
     return engine->status == SPW_OK;
 }
@@ -205,44 +204,46 @@ static void multiply(struct spw_engine *engine, const struct spw_matrix *matrix,
                            y_stride, scratch);
 }
 
-static void activate(struct spw_engine *engine, const struct spw_matrix *gate_up, uint32_t thread,
-                     float *scratch)
+static void activate(struct spw_engine *engine, const struct spw_matrix *gate_up, uint32_t rows,
+                     uint32_t thread, float *scratch)
 {
     struct spw_team_share share = spw_team_share_begin(engine->team, thread, gate_up->panels / 2);
     for (uint32_t pair; spw_team_share_next(&share, &pair);)
         spw_matrix_swiglu(gate_up, engine->kernels, pair, pair + 1, engine->normed,
-                          engine->hidden_stride, engine->step->row_count, engine->activated,
-                          engine->ffn_stride, engine->ffn_rows, scratch);
+                          engine->hidden_stride, rows, engine->activated, engine->ffn_stride,
+                          engine->ffn_rows, scratch);
 }
 
-/* The rows that sample, normed, and their part of the vocabulary. */
-static void compute_logits(struct spw_engine *engine, uint32_t thread, float *scratch)
+/* After the last layer's attention only rows that sample are of use to anyone: they move to the
+ * front. By one thread, in order: a row never moves past one that is still to move.
+ */
+static void keep_sampled(struct spw_engine *engine)
 {
     const struct spw_step *step = engine->step;
-    uint32_t threads = engine->config.threads;
-    uint32_t end = 0, sample = 0;
+    uint32_t end = 0, kept = 0;
     for (uint32_t s = 0; s < step->seq_count; s++) {
         end += step->seqs[s].rows;
         if (!step->seqs[s].sample)
             continue;
-        if (sample % threads == thread)
-            engine->kernels->norm(engine->x + (end - 1) * engine->hidden_stride, engine->norm_final,
-                                  engine->model.hidden, engine->model.norm_eps,
-                                  engine->normed + sample * engine->hidden_stride);
-        sample++;
+        if (kept != end - 1) {
+            memcpy(engine->x + kept * engine->hidden_stride,
+                   engine->x + (end - 1) * engine->hidden_stride,
+                   engine->model.hidden * sizeof(float));
+            memcpy(engine->attended + kept * engine->heads_stride,
+                   engine->attended + (end - 1) * engine->heads_stride,
+                   engine->heads_stride * sizeof(float));
+        }
+        kept++;
     }
-    spw_team_barrier(engine->team);
-    if (sample > 0)
-        multiply(engine, &engine->output, engine->normed, engine->hidden_stride, sample,
-                 engine->logits, engine->vocab_rows, thread, scratch);
 }
 
 static void compute_step(void *context, uint32_t thread)
 {
     struct spw_engine *engine = context;
     struct spw_team *team = engine->team;
+    const struct spw_step *step = engine->step;
     uint32_t threads = engine->config.threads;
-    uint32_t rows = engine->step->row_count;
+    uint32_t rows = step->row_count;
     uint32_t begin = spw_team_part(rows, thread, threads);
     uint32_t end = spw_team_part(rows, thread + 1, threads);
     float *scratch = engine->thread_scratch + thread * engine->thread_floats;
@@ -263,28 +264,41 @@ static void compute_step(void *context, uint32_t thread)
         }
         attend(engine, l, thread, scratch + SPW_MATRIX_TILES_FLOATS);
         spw_team_barrier(team);
+        if (engine->last_stage && l + 1 == engine->layer_count && step->sample_count < rows) {
+            if (thread == 0)
+                keep_sampled(engine);
+            rows = step->sample_count;
+            if (rows == 0)
+                return;
+            begin = spw_team_part(rows, thread, threads);
+            end = spw_team_part(rows, thread + 1, threads);
+            spw_team_barrier(team);
+        }
         multiply(engine, &layer->matrices[SPW_MATRIX_O], engine->attended, engine->heads_stride,
                  rows, engine->partial, engine->model.hidden, thread, scratch);
-        if (!exchange(engine, thread))
+        if (!exchange(engine, thread, rows))
             return;
         add_partial(engine, begin, end);
         norm_rows(engine, layer->norm_ffn, begin, end);
         spw_team_barrier(team);
-        activate(engine, &layer->matrices[SPW_MATRIX_GATE_UP], thread, scratch);
+        activate(engine, &layer->matrices[SPW_MATRIX_GATE_UP], rows, thread, scratch);
         spw_team_barrier(team);
         multiply(engine, &layer->matrices[SPW_MATRIX_DOWN], engine->activated, engine->ffn_stride,
                  rows, engine->partial, engine->model.hidden, thread, scratch);
-        if (!exchange(engine, thread))
+        if (!exchange(engine, thread, rows))
             return;
     }
     add_partial(engine, begin, end);
-    for (uint32_t row = begin; !engine->last_stage && row < end; row++)
-        memcpy(engine->hidden_out + row * (size_t)engine->model.hidden,
-               engine->x + row * engine->hidden_stride, engine->model.hidden * sizeof(float));
-    if (engine->last_stage) {
-        spw_team_barrier(team);
-        compute_logits(engine, thread, scratch);
+    if (!engine->last_stage) {
+        for (uint32_t row = begin; row < end; row++)
+            memcpy(engine->hidden_out + row * (size_t)engine->model.hidden,
+                   engine->x + row * engine->hidden_stride, engine->model.hidden * sizeof(float));
+        return;
     }
+    norm_rows(engine, engine->norm_final, begin, end);
+    spw_team_barrier(team);
+    multiply(engine, &engine->output, engine->normed, engine->hidden_stride, rows, engine->logits,
+             engine->vocab_rows, thread, scratch);
 }
 
 enum spw_status spw_engine_cpu_forward(struct spw_engine *engine, const struct spw_step *step,
