@@ -150,7 +150,7 @@ static void *serve(void *context)
                 take_notices(http);
             else if (what == &http->stop_fd && !http->draining) {
                 stop_listening(http);
-                end_ns = spw_clock_monotonic_ns() + http->drain_ns;
+                end_ns = spw_clock_monotonic_ns() + atomic_load(&http->drain_ns);
                 (void)epoll_ctl(http->epoll_fd, EPOLL_CTL_DEL, http->stop_fd, NULL);
             } else if (what != &http->stop_fd && what != http->daemons)
                 spw_http_call_gone(what);
@@ -205,11 +205,9 @@ static enum spw_status add_daemon(struct spw_door_http *http, int fd, bool tls,
         http->limits.stall_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
         MHD_OPTION_NOTIFY_COMPLETED, spw_http_on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, http, MHD_OPTION_ARRAY, tls ? secrets : none, MHD_OPTION_END);
-    if (!daemon) {
-        close(fd);
+    if (!daemon) /* it has closed the socket */
         return spw_fail(error, tls ? SPW_CONFIG : SPW_IO, "HTTP door: the server did not start%s",
                         tls ? ": are certificate and key a pair of PEM files?" : "");
-    }
     http->daemons[http->daemon_count++] = daemon;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD);
     if (!info)
@@ -235,7 +233,7 @@ static enum spw_status read_tls(struct spw_door_http *http,
     if (!status)
         status = spw_http_read_pem(config->tls_key, &http->tls_key, error);
     if (!status && given(config->tls_client_ca))
-        status = spw_http_read_pem(config->tls_client_ca, &http->tls_client_ca, error);
+        status = spw_http_read_authority(config->tls_client_ca, &http->tls_client_ca, error);
     http->verify_clients = http->tls_client_ca != NULL;
     return status;
 }
@@ -332,14 +330,13 @@ void spw_door_http_stop(struct spw_door_http *http, uint64_t drain_ns)
     if (!http)
         return;
     if (http->thread_started) {
-        http->drain_ns = drain_ns;
+        atomic_store(&http->drain_ns, drain_ns);
         eventfd_write(http->stop_fd, 1);
         pthread_join(http->thread, NULL);
-    }
+    } else if (http->unix_path)
+        (void)unlink(http->unix_path);
     for (uint32_t i = 0; i < http->daemon_count; i++) /* of a start that failed */
         MHD_stop_daemon(http->daemons[i]);
-    if (http->unix_path)
-        (void)unlink(http->unix_path);
     if (http->door_made)
         spw_door_done(&http->door);
     if (http->epoll_fd >= 0)

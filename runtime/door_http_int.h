@@ -168,8 +168,8 @@ struct spw_door_http {
     uint32_t daemon_count;
     int epoll_fd, stop_fd;
     bool door_made, thread_started, draining;
-    bool verify_clients; /* mutual TLS on TCP */
-    uint64_t drain_ns;   /* set before stop_fd is written */
+    bool verify_clients;       /* mutual TLS on TCP */
+    _Atomic uint64_t drain_ns; /* set before stop_fd is written */
     char address[80];
     char *unix_path;
     char *tls_cert, *tls_key, *tls_client_ca; /* file contents */
@@ -188,6 +188,8 @@ enum spw_status spw_http_listen_tcp(const char *text, char *out_address, size_t 
                                     int *out_fd, struct spw_error *error);
 enum spw_status spw_http_listen_unix(const char *path, int *out_fd, struct spw_error *error);
 enum spw_status spw_http_read_pem(const char *path, char **out_text, struct spw_error *error);
+/* The same, and there is at least one certificate in it. */
+enum spw_status spw_http_read_authority(const char *path, char **out_text, struct spw_error *error);
 /* The client of this connection proved a certificate that the configured CA signed. */
 bool spw_http_client_verified(struct MHD_Connection *connection);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -149,6 +150,28 @@ enum spw_status spw_http_read_pem(const char *path, char **out_text, struct spw_
         return spw_fail(error, SPW_CONFIG, "%s: not readable as a PEM file", path);
     }
     text[bytes] = '\0';
+    *out_text = text;
+    return SPW_OK;
+}
+
+enum spw_status spw_http_read_authority(const char *path, char **out_text, struct spw_error *error)
+{
+    char *text = NULL;
+    gnutls_x509_crt_t *list = NULL;
+    unsigned count = 0;
+    enum spw_status status = spw_http_read_pem(path, &text, error);
+    if (status)
+        return status;
+    gnutls_datum_t data = {(unsigned char *)text, (unsigned)strlen(text)};
+    /* the server library takes a file without any, and lets nobody in then */
+    if (gnutls_x509_crt_list_import2(&list, &count, &data, GNUTLS_X509_FMT_PEM, 0) < 0 ||
+        count == 0) {
+        free(text);
+        return spw_fail(error, SPW_CONFIG, "%s: no certificate in it (PEM)", path);
+    }
+    for (unsigned i = 0; i < count; i++)
+        gnutls_x509_crt_deinit(list[i]);
+    gnutls_free(list);
     *out_text = text;
     return SPW_OK;
 }
