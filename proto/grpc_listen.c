@@ -45,7 +45,7 @@ static bool split_address(const char *text, char *out_host, size_t capacity, con
     for (const char *at = colon + 1; *at; at++)
         if (*at < '0' || *at > '9')
             return false;
-    if (bytes >= capacity || strlen(colon + 1) > 5 || atoi(colon + 1) > 65535)
+    if (bytes >= capacity || strlen(colon + 1) > 5 || strtol(colon + 1, NULL, 10) > 65535)
         return false;
     memcpy(out_host, host, bytes);
     out_host[bytes] = '\0';

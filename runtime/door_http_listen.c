@@ -24,7 +24,7 @@ static bool split_address(const char *text, char *out_host, size_t host_bytes,
 {
     const char *colon = strrchr(text, ':');
     if (!colon || colon[1] == '\0' || strlen(colon + 1) > 5 ||
-        strspn(colon + 1, "0123456789") != strlen(colon + 1) || atoi(colon + 1) > 65535)
+        strspn(colon + 1, "0123456789") != strlen(colon + 1) || strtol(colon + 1, NULL, 10) > 65535)
         return false;
     size_t bytes = (size_t)(colon - text);
     bool bracketed = bytes >= 2 && text[0] == '[' && text[bytes - 1] == ']';

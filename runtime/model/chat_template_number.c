@@ -24,7 +24,7 @@ void spw_ct_add_float(struct spw_buffer *out, double real)
     do {
         snprintf(text, sizeof(text), "%.*e", precision, real);
     } while (strtod(text, NULL) != real && ++precision <= 17);
-    int exponent = atoi(strchr(text, 'e') + 1);
+    int exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
     if (exponent < -4 || exponent >= 16) {
         *strchr(text, 'e') = '\0';
         spw_buffer_format(out, "%se%c%02d", text, exponent < 0 ? '-' : '+', abs(exponent));

@@ -1,4 +1,10 @@
-/* Made by tokenizer_nfc_table.py from Unicode 14.0.0; do not edit. */
+/* tokenizer_nfc_table.h - canonical composition of Unicode 14.0.0.
+ *
+ * Room:      runtime/model
+ * Threads:   constant
+ *
+ * Made by tokenizer_nfc_table.py; do not edit.
+ */
 /* clang-format off */
 #include <stdint.h>
 
