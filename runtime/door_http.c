@@ -23,6 +23,7 @@
 #define TICK_MS          500 /* how often old connections are looked for */
 #define DRAIN_TICK_MS    20
 #define CONNECTION_BYTES (32u << 10) /* head and buffers of one connection */
+#define BODIES_AT_ONCE   16u         /* of the largest size; small ones are many more */
 
 static const struct spw_http_limits usual_limits = {
     .head_ns = 75 * SPW_SECOND,
@@ -281,6 +282,7 @@ enum spw_status spw_http_start(const struct spw_door_http_config *config,
         return spw_fail(error, SPW_NO_MEMORY, "out of memory for the HTTP door");
     http->service = config->service;
     http->limits = *limits;
+    http->body_bytes_max = BODIES_AT_ONCE * config->service->body_bytes_max;
     http->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     http->stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     enum spw_status status = SPW_OK;

@@ -305,7 +305,7 @@ static enum MHD_Result generate(struct spw_http_call *call, enum spw_http_kind k
     call->generated = true;
     if (!open_stream(call, kind))
         return spw_http_call_send_fault(call);
-    spw_buffer_done(&call->body);
+    spw_http_call_drop_body(call);
     call->state = SPW_HTTP_WAITING;
     watch(call);
     suspend(call);
@@ -449,7 +449,7 @@ void spw_http_on_completed(void *context, struct MHD_Connection *connection, voi
     unwatch(call);
     spw_stream_close(&call->http->door, call->stream);
     spw_http_answer_done(&call->answer);
-    spw_buffer_done(&call->body);
+    spw_http_call_drop_body(call);
     spw_buffer_done(&call->out);
     call->conn->busy = false;
     call->conn->since_ns = spw_clock_monotonic_ns();

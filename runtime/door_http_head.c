@@ -142,17 +142,32 @@ enum MHD_Result spw_http_call_take_head(struct spw_http_call *call, const char *
 
 enum MHD_Result spw_http_call_take_body(struct spw_http_call *call, const char *data, size_t bytes)
 {
-    if (spw_clock_monotonic_ns() - call->started_ns > call->http->limits.body_ns)
+    struct spw_door_http *http = call->http;
+    if (spw_clock_monotonic_ns() - call->started_ns > http->limits.body_ns)
         return MHD_NO;
-    if (!call->fault.status && bytes > call->http->service->body_bytes_max - call->body.bytes)
+    if (!call->fault.status && bytes > http->service->body_bytes_max - call->body.bytes)
         refuse_large(call);
+    if (!call->fault.status && bytes > http->body_bytes_max - http->body_bytes) {
+        call->fault.retry_after_seconds = 1;
+        spw_http_refuse(&call->fault, 503, "service_unavailable", "",
+                        "too many large requests are arriving at once: try again later");
+    }
     if (call->fault.status) {
-        spw_buffer_done(&call->body);
+        spw_http_call_drop_body(call);
         call->discarded += bytes;
-        return call->discarded > call->http->limits.discard_bytes_max ? MHD_NO : MHD_YES;
+        return call->discarded > http->limits.discard_bytes_max ? MHD_NO : MHD_YES;
     }
     spw_buffer_add(&call->body, data, bytes);
     if (call->body.failed)
         spw_http_refuse(&call->fault, 500, "internal_error", "", "out of memory for the body");
+    else
+        http->body_bytes += bytes;
     return MHD_YES;
+}
+
+void spw_http_call_drop_body(struct spw_http_call *call)
+{
+    assert(call->http->body_bytes >= call->body.bytes);
+    call->http->body_bytes -= call->body.bytes;
+    spw_buffer_done(&call->body);
 }

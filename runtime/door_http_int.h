@@ -177,6 +177,7 @@ struct spw_door_http {
     struct spw_http_conn *conns;
     struct spw_http_call *calls; /* with an open stream or a suspended connection */
     uint32_t call_count;
+    size_t body_bytes, body_bytes_max; /* of all requests that are being read */
 };
 
 enum spw_status spw_http_start(const struct spw_door_http_config *config,

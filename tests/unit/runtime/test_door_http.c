@@ -767,6 +767,38 @@ static void test_large_bodies(void **state)
     free(body);
 }
 
+/* Many large bodies that arrive at once are refused past a sum, and the sum goes down again. */
+static void test_bodies_at_once(void **state)
+{
+    static const char head[] = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: "
+                               "application/json\r\nContent-Length: 65536\r\n\r\n";
+    char *body = malloc(65536);
+    int fds[18], refused = 0;
+    (void)state;
+    memset(body, ' ', 65536);
+    memcpy(body, "{\"prompt\":[1]}", 14);
+    for (int i = 0; i < 18; i++) {
+        fds[i] = http_connect(address);
+        http_send(fds[i], head, strlen(head));
+        http_send(fds[i], body, 65000);
+    }
+    usleep(100000); /* the door has read them */
+    for (int i = 0; i < 18; i++) {
+        struct http_reply reply;
+        http_send(fds[i], body + 65000, 536);
+        http_read(fds[i], &reply, false);
+        assert_true(reply.status == 200 || reply.status == 503);
+        refused += reply.status == 503;
+        http_reply_done(&reply);
+        close(fds[i]);
+    }
+    assert_in_range(refused, 1, 2);
+    free(body);
+    int status;
+    json_decref(post("/v1/completions", "{\"prompt\":[1]}", &status));
+    assert_int_equal(status, 200);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, start, stop)
@@ -781,7 +813,7 @@ int main(void)
         T(test_refusals),      T(test_json_position),
         T(test_deep_json),     T(test_bad_headers),
         T(test_loop_refuses),  T(test_ring_full),
-        T(test_large_bodies),
+        T(test_large_bodies),  T(test_bodies_at_once),
     };
     spw_log_level_set(SPW_LOG_ERROR); /* refusals are logged, and this program is full of them */
     return cmocka_run_group_tests(tests, load, unload);
