@@ -18,17 +18,38 @@
 
 #define SPW_INLINE static inline __attribute__((always_inline))
 
-/* How far ahead of the arithmetic weights are asked for; the hardware's own prefetch stops at page
- * borders. */
-#ifndef SPW_PREFETCH_BYTES
-#define SPW_PREFETCH_BYTES 4096u
-#endif
+/* A single row streams through memory once: ask for it this far ahead, as the hardware's own
+ * prefetch stops at page borders. */
+#define SPW_AHEAD_BYTES 4096u
+
+/* What a register block asks for while it computes: `lines` cache lines in each of the first
+ * `iterations`. For more rows it is the piece of the panel that comes next, divided among the
+ * blocks that work on this one, so that reading memory hides behind arithmetic.
+ */
+struct ahead {
+    const char *at;
+    size_t lines, iterations;
+};
+
+SPW_INLINE void ask_ahead(struct ahead *ahead, size_t i, bool single)
+{
+    if (i >= ahead->iterations)
+        return;
+    for (size_t line = 0; line < ahead->lines; line++) {
+        if (single)
+            __builtin_prefetch(ahead->at, 0, 3); /* into L1: used soon */
+        else
+            __builtin_prefetch(ahead->at, 0, 2); /* into L2: L1 holds the current piece */
+        ahead->at += SPW_CACHE_LINE;
+    }
+}
 
 /* One register block: R rows x C vectors of a panel, k of them in order. R and C are constants at
  * every call, so the arrays are registers.
  */
 SPW_INLINE void block_f32(const size_t R, const size_t C, const float *panel, size_t k,
-                          const float *x, size_t x_stride, float *tile, bool first)
+                          const float *x, size_t x_stride, float *tile, bool first,
+                          struct ahead ahead)
 {
     v16 acc[8][4];
 #pragma GCC unroll 8
@@ -38,11 +59,10 @@ SPW_INLINE void block_f32(const size_t R, const size_t C, const float *panel, si
             acc[r][c] = first ? v16_zero() : v16_load(tile + r * SPW_CPU_PANEL + c * 16);
     for (size_t i = 0; i < k; i++) {
         v16 w[4];
+        ask_ahead(&ahead, i, R == 1);
 #pragma GCC unroll 4
-        for (size_t c = 0; c < C; c++) {
+        for (size_t c = 0; c < C; c++)
             w[c] = v16_load(panel + c * 16);
-            __builtin_prefetch((const char *)(panel + c * 16) + SPW_PREFETCH_BYTES);
-        }
 #pragma GCC unroll 8
         for (size_t r = 0; r < R; r++) {
             v16 a = v16_set(x[r * x_stride + i]);
@@ -60,7 +80,8 @@ SPW_INLINE void block_f32(const size_t R, const size_t C, const float *panel, si
 }
 
 SPW_INLINE void block_bf16(const size_t R, const size_t C, const uint32_t *panel, size_t k,
-                           const float *x, size_t x_stride, float *tile, bool first)
+                           const float *x, size_t x_stride, float *tile, bool first,
+                           struct ahead ahead)
 {
     v16 acc[8][4];
 #pragma GCC unroll 8
@@ -70,11 +91,10 @@ SPW_INLINE void block_bf16(const size_t R, const size_t C, const uint32_t *panel
             acc[r][c] = first ? v16_zero() : v16_load(tile + r * SPW_CPU_PANEL + c * 16);
     for (size_t i = 0; i + 1 < k; i += 2) {
         v16 w[4];
+        ask_ahead(&ahead, i / 2, R == 1);
 #pragma GCC unroll 4
-        for (size_t c = 0; c < C; c++) {
+        for (size_t c = 0; c < C; c++)
             w[c] = v16_pair_even(panel + c * 16);
-            __builtin_prefetch((const char *)(panel + c * 16) + SPW_PREFETCH_BYTES);
-        }
 #pragma GCC unroll 8
         for (size_t r = 0; r < R; r++) {
             v16 a = v16_set(x[r * x_stride + i]);
@@ -111,18 +131,25 @@ SPW_INLINE void block_bf16(const size_t R, const size_t C, const uint32_t *panel
 }
 
 /* Rows in blocks of nearly equal height, at most SPW_ROWS. A single row takes all 64 columns at
- * once: that hides the latency of its chains and reads memory straight on.
+ * once: that hides the latency of its chains and reads memory straight on. depth: rows of words in
+ * the panel.
  */
-#define SPW_PRODUCT(name, block, weight)                                                           \
+#define SPW_PRODUCT(name, block, weight, depth)                                                    \
     static void name(const void *packed, size_t k, const float *x, size_t x_stride, size_t rows,   \
                      float *tile, bool first)                                                      \
     {                                                                                              \
         const weight *panel = packed;                                                              \
+        const size_t n = (depth);                                                                  \
+        struct ahead ahead = {(const char *)packed + SPW_AHEAD_BYTES, 4, n};                       \
         if (rows == 1) {                                                                           \
-            block(1, 4, panel, k, x, x_stride, tile, first);                                       \
+            block(1, 4, panel, k, x, x_stride, tile, first, ahead);                                \
             return;                                                                                \
         }                                                                                          \
         size_t blocks = (rows + SPW_ROWS - 1) / SPW_ROWS;                                          \
+        size_t passes = blocks * (4 / SPW_VECTORS), lines = (4 * n + passes - 1) / passes;         \
+        ahead.at = (const char *)(panel + n * SPW_CPU_PANEL);                                      \
+        ahead.lines = (lines + n - 1) / n;                                                         \
+        ahead.iterations = lines / ahead.lines;                                                    \
         for (size_t b = 0, row = 0; b < blocks; b++) {                                             \
             size_t height = (b + 1) * rows / blocks - row;                                         \
             for (size_t c = 0; c < 4; c += SPW_VECTORS) {                                          \
@@ -131,31 +158,32 @@ SPW_INLINE void block_bf16(const size_t R, const size_t C, const uint32_t *panel
                 float *t = tile + row * SPW_CPU_PANEL + c * 16;                                    \
                 switch (height) {                                                                  \
                 case 1:                                                                            \
-                    block(1, SPW_VECTORS, w, k, a, x_stride, t, first);                            \
+                    block(1, SPW_VECTORS, w, k, a, x_stride, t, first, ahead);                     \
                     break;                                                                         \
                 case 2:                                                                            \
-                    block(2, SPW_VECTORS, w, k, a, x_stride, t, first);                            \
+                    block(2, SPW_VECTORS, w, k, a, x_stride, t, first, ahead);                     \
                     break;                                                                         \
                 case 3:                                                                            \
-                    block(3, SPW_VECTORS, w, k, a, x_stride, t, first);                            \
+                    block(3, SPW_VECTORS, w, k, a, x_stride, t, first, ahead);                     \
                     break;                                                                         \
                 case 4:                                                                            \
-                    block(4, SPW_VECTORS, w, k, a, x_stride, t, first);                            \
+                    block(4, SPW_VECTORS, w, k, a, x_stride, t, first, ahead);                     \
                     break;                                                                         \
                 case 5:                                                                            \
-                    block(5, SPW_VECTORS, w, k, a, x_stride, t, first);                            \
+                    block(5, SPW_VECTORS, w, k, a, x_stride, t, first, ahead);                     \
                     break;                                                                         \
                 default:                                                                           \
-                    block(6, SPW_VECTORS, w, k, a, x_stride, t, first);                            \
+                    block(6, SPW_VECTORS, w, k, a, x_stride, t, first, ahead);                     \
                     break;                                                                         \
                 }                                                                                  \
+                ahead.at += lines * SPW_CACHE_LINE;                                                \
             }                                                                                      \
             row += height;                                                                         \
         }                                                                                          \
     }
 
-SPW_PRODUCT(product_f32, block_f32, float)
-SPW_PRODUCT(product_bf16, block_bf16, uint32_t)
+SPW_PRODUCT(product_f32, block_f32, float, k)
+SPW_PRODUCT(product_bf16, block_bf16, uint32_t, (k + 1) / 2)
 
 static void norm(const float *x, const float *weight, size_t n, float eps, float *y)
 {

@@ -108,15 +108,15 @@ void spw_matrix_pack(const struct spw_matrix *matrix, const struct spw_matrix_so
     }
 }
 
-/* One segment's chains. Rows of one register block take the segment in one go; more take it in
- * pieces that stay in the L1 or L2 cache from one block of rows to the next.
+/* One segment's chains. A single row takes the segment in one go; more take it in pieces of 32 KiB,
+ * which stay near from one block of rows to the next while the following piece is fetched.
  */
 static void sum_segment(const struct spw_matrix *matrix, const struct spw_cpu_kernels *kernels,
                         const char *panel, size_t k, const float *x, size_t x_stride, size_t rows,
                         float *tile)
 {
     bool f32 = matrix->dtype == SPW_DTYPE_F32;
-    size_t step = rows <= 4 ? k : f32 ? 128 : 256;
+    size_t step = rows == 1 ? k : f32 ? 128 : 256;
     if (k == 0)
         memset(tile, 0, rows * SPW_CPU_PANEL * sizeof(float));
     for (size_t at = 0; at < k; at += step) {
