@@ -318,8 +318,8 @@ static void slow_reader(void **state)
     struct raw_stream *stream = ask(&slow, "/t.T/Count", &body, "3000 1000", false);
     while (raw_turn(&slow, 200) > 0)
         ;
-    /* the client has one window of HTTP/2; the server keeps as many messages as begin below 256 KiB,
-     * and takes no more until half of that has left
+    /* the client has one window of HTTP/2; the server keeps as many messages as begin below 256
+     * KiB, and takes no more until half of that has left
      */
     assert_int_equal(stream->data.bytes, 65535);
     unsigned handed = atomic_load(&test.counted);
