@@ -1,4 +1,4 @@
-#include "certificates.h"
+#include "tests/unit/proto/certificates.h"
 
 #include "runtime/base/base.h"
 

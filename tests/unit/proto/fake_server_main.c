@@ -3,10 +3,10 @@
  * usage: spw_grpc_fake_server [HOST:PORT [UNIX_PATH]]   prints "ready grpc=HOST:PORT"; ends with
  * its standard input.
  */
-#include "fake_service.h"
 #include "runtime/base/clock.h"
 #include "runtime/door_grpc.h"
 #include "runtime/model/chat_template.h"
+#include "tests/unit/proto/fake_service.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-#include "fake_service.h"
+#include "tests/unit/proto/fake_service.h"
 
 #include "runtime/base/clock.h"
 

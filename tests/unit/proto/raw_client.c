@@ -1,4 +1,4 @@
-#include "raw_client.h"
+#include "tests/unit/proto/raw_client.h"
 
 #include "proto/grpc_wire.h"
 #include "runtime/base/clock.h"
@@ -16,7 +16,8 @@ int raw_connect(const char *address)
     char host[64];
     const char *colon = strrchr(address, ':');
     snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(colon + 1))};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10))};
     inet_pton(AF_INET, host, &to.sin_addr);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0)
@@ -43,9 +44,9 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 #define KEEP(field)                                                                                \
     snprintf(stream->field, sizeof(stream->field), "%.*s", (int)value_bytes, (const char *)value)
     if (IS(":status"))
-        stream->http_status = atoi((const char *)value);
+        stream->http_status = (int)strtol((const char *)value, NULL, 10);
     else if (IS("grpc-status"))
-        stream->grpc_status = atoi((const char *)value);
+        stream->grpc_status = (int)strtol((const char *)value, NULL, 10);
     else if (IS("grpc-message"))
         KEEP(message);
     else if (IS("retry-after"))

@@ -1,14 +1,14 @@
 /* The API as clients see it: every method, every end of an answer, many at once, slow ones, and
  * those that go away.
  */
-#include "fake_service.h"
 #include "proto/client.h"
 #include "proto/message.h"
-#include "raw_client.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/door_grpc.h"
 #include "runtime/model/chat_template.h"
+#include "tests/unit/proto/fake_service.h"
+#include "tests/unit/proto/raw_client.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* Every bound has an answer, and hostile bytes end their own connection only. */
 #include "proto/client.h"
-#include "raw_client.h"
 #include "runtime/base/clock.h"
-#include "test_methods.h"
+#include "tests/unit/proto/raw_client.h"
+#include "tests/unit/proto/test_methods.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,9 @@
 /* Calls as decent clients make them, and what a client gets when its call is wrong. */
 #include "proto/client.h"
 #include "proto/message.h"
-#include "raw_client.h"
 #include "runtime/base/clock.h"
-#include "test_methods.h"
+#include "tests/unit/proto/raw_client.h"
+#include "tests/unit/proto/test_methods.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 /* TLS: who gets in, and who does not. */
-#include "certificates.h"
 #include "proto/client.h"
-#include "raw_client.h"
 #include "runtime/base/clock.h"
-#include "test_methods.h"
+#include "tests/unit/proto/certificates.h"
+#include "tests/unit/proto/raw_client.h"
+#include "tests/unit/proto/test_methods.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

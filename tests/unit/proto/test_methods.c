@@ -1,4 +1,4 @@
-#include "test_methods.h"
+#include "tests/unit/proto/test_methods.h"
 
 #include "runtime/base/clock.h"
 
@@ -60,7 +60,9 @@ static void on_count(struct spw_grpc_call *call, const uint8_t *data, size_t byt
     snprintf(text, sizeof(text), "%.*s", (int)bytes, (const char *)data);
     struct count *count = calloc(1, sizeof(*count));
     assert(count);
-    sscanf(text, "%u %zu", &count->count, &count->bytes);
+    char *end;
+    count->count = (unsigned)strtoul(text, &end, 10);
+    count->bytes = strtoul(end, NULL, 10);
     spw_grpc_call_context_set(call, count);
     count_on(call);
 }
