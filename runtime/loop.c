@@ -26,8 +26,11 @@ static void count_end(struct spw_metrics *metrics, const struct spw_request *req
     case SPW_REQUEST_END_CANCELLED:
         metrics->requests_cancelled++;
         break;
-    default:
-        metrics->requests_error++;
+    default: /* a request that was never taken in is refused, not failed */
+        if (request->handle == SPW_SCHED_NONE)
+            metrics->requests_refused++;
+        else
+            metrics->requests_error++;
         break;
     }
 }
@@ -91,7 +94,6 @@ static void refuse(struct spw_loop *loop, struct spw_request *request, enum spw_
         break;
     }
     request->retry_after_seconds = retry_after(loop);
-    loop->metrics.requests_refused++;
     end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
     spw_request_release(request);
 }
@@ -183,6 +185,14 @@ static void take_verdicts(struct spw_loop *loop)
 static void on_result(void *context, uint32_t peer, const void *data, size_t bytes)
 {
     struct spw_loop *loop = context;
+    struct spw_place place = spw_layout_place(loop->config.config, peer);
+    if (place.role != SPW_ROLE_WORKER) {
+        spw_log_error("loop", "a result from rank %u is damaged", peer);
+        return;
+    }
+    struct loop_replica *replica = &loop->replicas[place.replica];
+    if (replica->result_count == loop->flights_max)
+        return; /* more than it was asked for: the first of them that is looked at tells */
     assert(loop->event_count < loop->events_max);
     struct loop_event *event =
         &loop->events[(loop->event_head + loop->event_count) % loop->events_max];
@@ -194,6 +204,7 @@ static void on_result(void *context, uint32_t peer, const void *data, size_t byt
     memcpy(copy, data, bytes);
     *event = (struct loop_event){.peer = peer, .bytes = bytes, .data = copy};
     loop->event_count++;
+    replica->result_count++;
 }
 
 static void publish(struct spw_loop *loop, struct spw_request *request, uint32_t index,
@@ -263,10 +274,10 @@ static void take_result(struct spw_loop *loop, const struct loop_event *event)
         spw_wire_result_decode(event->data, event->bytes, &index, &step, &compute_ns, loop->samples,
                                loop->digests, loop->sched_config.step_seqs_max, &count);
     struct spw_place place = spw_layout_place(loop->config.config, event->peer);
-    if (status || place.role != SPW_ROLE_WORKER || index != place.replica) {
+    loop->replicas[place.replica].result_count--;
+    if (status || index != place.replica) {
         spw_log_error("loop", "a result from rank %u is damaged", event->peer);
-        if (place.role == SPW_ROLE_WORKER)
-            spw_loop_replica_lost(loop, place.replica, SPW_CORRUPT, "a damaged result");
+        spw_loop_replica_lost(loop, place.replica, SPW_CORRUPT, "a damaged result");
         return;
     }
     struct loop_replica *replica = &loop->replicas[index];
@@ -385,9 +396,10 @@ bool spw_loop_turn(struct spw_loop *loop)
     bool moved = spw_tp_poll(loop->config.tp, TURN_MESSAGES) > 0;
     if (take_from_doors(loop))
         moved = true;
-    spw_loop_ranks_turn(loop);
+    /* results first: whoever has sent one is not stuck, even when this thread stood still */
     if (take_results(loop))
         moved = true;
+    spw_loop_ranks_turn(loop);
     if (loop->now_ns >= loop->expire_ns)
         loop->expire_ns = spw_sched_expire(loop->sched, loop->now_ns);
     take_verdicts(loop);
@@ -482,6 +494,13 @@ static enum spw_status size_scheduler(struct spw_loop *loop, size_t *out_bytes,
     return SPW_OK;
 }
 
+static void *take_piece(struct spw_arena *arena, size_t bytes)
+{
+    void *piece = spw_arena_take(arena, bytes, SPW_CACHE_LINE);
+    assert(piece); /* the sum below has a term for it */
+    return piece;
+}
+
 static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
 {
     const struct spw_config *config = loop->config.config;
@@ -502,12 +521,11 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
                    + flights * (sizeof(struct loop_flight) + seqs * sizeof(uint32_t)) /* steps */
                    + loop->events_max * sizeof(struct loop_event)                     /* results */
                    + ranks * sizeof(struct loop_rank)                                 /* reports */
-                   + (16 + flights) * SPW_CACHE_LINE; /* alignment */
+                   + (16 + config->replicas + flights) * SPW_CACHE_LINE; /* alignment */
     if (!spw_arena_create(&loop->arena, bytes))
         return false;
-#define TAKE(count, type) spw_arena_take(&loop->arena, (count) * sizeof(type), SPW_CACHE_LINE)
-    loop->sched = spw_sched_init(spw_arena_take(&loop->arena, sched_bytes, SPW_CACHE_LINE),
-                                 &loop->sched_config);
+#define TAKE(count, type) take_piece(&loop->arena, (count) * sizeof(type))
+    loop->sched = spw_sched_init(take_piece(&loop->arena, sched_bytes), &loop->sched_config);
     loop->plan.seqs = TAKE(seqs, struct spw_plan_seq);
     loop->plan.blocks = TAKE(blocks, uint32_t);
     loop->rows = TAKE(seqs, struct spw_sched_row);

@@ -25,6 +25,7 @@ struct loop_replica {
     bool up, lost;
     uint32_t flight_head, flight_count;
     struct loop_flight *flights; /* [flights_max] */
+    uint32_t result_count;       /* of its ranks in `events`, at most flights_max */
     double step_ns_mean;         /* moving mean of plan to result */
 };
 
