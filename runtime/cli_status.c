@@ -76,6 +76,7 @@ static int run(const struct spw_command *command, int argc, char **argv)
 {
     struct spw_error error = {{0}};
     const char *address = getenv("SPILLWAY_ADDRESS"), *ca = NULL;
+    const char *cert = NULL, *key = NULL;
     bool json = false;
     struct spw_client *client = NULL;
     Spillway__V1__GetStatusResponse *answer = NULL;
@@ -84,12 +85,14 @@ static int run(const struct spw_command *command, int argc, char **argv)
         if (strcmp(argv[i], "--json") == 0)
             json = true;
         else if (!spw_cli_option(argc, argv, &i, "to", &address, &error) &&
-                 !spw_cli_option(argc, argv, &i, "tls-ca", &ca, &error))
+                 !spw_cli_option(argc, argv, &i, "tls-ca", &ca, &error) &&
+                 !spw_cli_option(argc, argv, &i, "tls-cert", &cert, &error) &&
+                 !spw_cli_option(argc, argv, &i, "tls-key", &key, &error))
             spw_fail(&error, SPW_INVALID, "unexpected argument '%.100s'; see --help", argv[i]);
     }
     if (error.text[0])
         return spw_cli_fail(command, SPW_INVALID, &error);
-    struct spw_client_options options = {.ca_path = ca};
+    struct spw_client_options options = {.ca_path = ca, .cert_path = cert, .key_path = key};
     enum spw_status status = spw_client_open(address, &options, &client, &error);
     if (!status)
         status = spw_client_status(client, &answer, &error);
@@ -113,12 +116,12 @@ static int run(const struct spw_command *command, int argc, char **argv)
 const struct spw_command spw_cli_status = {
     .name = "status",
     .brief = "which ranks there are, what they do, what waits",
-    .usage = "[--to ADDRESS] [--json] [--tls-ca FILE]",
+    .usage = "[--to ADDRESS] [--json] [--tls-ca FILE] [--tls-cert FILE --tls-key FILE]",
     .text =
         "ADDRESS is the gRPC door, as for submit. Exit code 0: healthy, 4: not, 1: no answer.\n\n"
         "examples:\n"
         "  spillway status\n"
         "  spillway status --json | jq '.ranks[] | {rank, steps, waiting_for}'\n",
-    .words = "--to --json --tls-ca",
+    .words = "--to --json --tls-ca --tls-cert --tls-key",
     .run = run,
 };

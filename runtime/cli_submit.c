@@ -11,21 +11,22 @@
 #define PROMPT_BYTES_MAX (4u << 20)
 
 struct submission {
-    const char *address, *prompt, *ca, *stop;
+    const char *address, *prompt, *ca, *cert, *key, *stop;
     uint32_t tokens_max;
     float temperature;
     uint64_t seed;
     bool plain, temperature_given, seed_given, json, ids, ignore_eos;
 };
 
-static bool parse_number(const char *name, const char *text, double *out_value,
-                         struct spw_error *error)
+static bool parse_temperature(const char *text, float *out_value, struct spw_error *error)
 {
     char *end = NULL;
-    *out_value = strtod(text, &end);
-    if (end != text && *end == '\0' && *out_value >= 0)
+    float value = strtof(text, &end);
+    if (end != text && *end == '\0' && value >= 0) {
+        *out_value = value;
         return true;
-    spw_fail(error, SPW_INVALID, "flag --%s is '%.50s': a number of at least 0 is right", name,
+    }
+    spw_fail(error, SPW_INVALID, "flag --temperature is '%.50s': a number of at least 0 is right",
              text);
     return false;
 }
@@ -34,7 +35,7 @@ static void take_options(struct submission *self, int argc, char **argv, struct 
 {
     for (int i = 0; i < argc && !error->text[0]; i++) {
         const char *value = NULL;
-        double number = 0;
+        uint64_t number = 0;
         if (strcmp(argv[i], "--plain") == 0)
             self->plain = true;
         else if (strcmp(argv[i], "--ids") == 0)
@@ -45,17 +46,17 @@ static void take_options(struct submission *self, int argc, char **argv, struct 
             self->ignore_eos = true;
         else if (spw_cli_option(argc, argv, &i, "to", &self->address, error) ||
                  spw_cli_option(argc, argv, &i, "tls-ca", &self->ca, error) ||
+                 spw_cli_option(argc, argv, &i, "tls-cert", &self->cert, error) ||
+                 spw_cli_option(argc, argv, &i, "tls-key", &self->key, error) ||
                  spw_cli_option(argc, argv, &i, "stop", &self->stop, error))
             continue;
         else if (spw_cli_option(argc, argv, &i, "max-tokens", &value, error)) {
-            if (parse_number("max-tokens", value, &number, error))
+            if (spw_cli_number("max-tokens", value, UINT32_MAX, &number, error))
                 self->tokens_max = (uint32_t)number;
         } else if (spw_cli_option(argc, argv, &i, "temperature", &value, error)) {
-            self->temperature_given = parse_number("temperature", value, &number, error);
-            self->temperature = (float)number;
+            self->temperature_given = parse_temperature(value, &self->temperature, error);
         } else if (spw_cli_option(argc, argv, &i, "seed", &value, error)) {
-            self->seed_given = parse_number("seed", value, &number, error);
-            self->seed = strtoull(value, NULL, 10);
+            self->seed_given = spw_cli_number("seed", value, UINT64_MAX, &self->seed, error);
         } else if (!self->prompt && (strncmp(argv[i], "--", 2) != 0))
             self->prompt = argv[i];
         else
@@ -122,7 +123,7 @@ static bool on_response(void *context, const Spillway__V1__GenerateResponse *res
     else if (self->ids)
         for (size_t i = 0; i < response->n_tokens; i++)
             printf("%d\n", (int)response->tokens[i]->id);
-    else
+    else if (response->text.len) /* the last message has none, and then no address either */
         fwrite(response->text.data, 1, response->text.len, stdout);
     fflush(stdout);
     return atomic_load(&spw_cli_stop) == 0;
@@ -130,7 +131,8 @@ static bool on_response(void *context, const Spillway__V1__GenerateResponse *res
 
 static enum spw_status submit(struct submission *self, char *prompt, struct spw_error *error)
 {
-    struct spw_client_options options = {.ca_path = self->ca};
+    struct spw_client_options options = {
+        .ca_path = self->ca, .cert_path = self->cert, .key_path = self->key};
     struct spw_client *client = NULL;
     Spillway__V1__GenerateRequest request = SPILLWAY__V1__GENERATE_REQUEST__INIT;
     Spillway__V1__Chat chat = SPILLWAY__V1__CHAT__INIT;
@@ -193,7 +195,7 @@ static int run(const struct spw_command *command, int argc, char **argv)
     spw_cli_catch_signals();
     enum spw_status status = submit(&self, prompt, &error);
     free(prompt);
-    if (status == SPW_CANCELLED)
+    if (status == SPW_CANCELLED && atomic_load(&spw_cli_stop)) /* by us: nothing to explain */
         return SPW_EXIT_FAILURE;
     return status ? spw_cli_fail(command, status, &error) : SPW_EXIT_OK;
 }
@@ -203,7 +205,7 @@ const struct spw_command spw_cli_submit = {
     .brief = "send a prompt to a running deployment, stream the answer",
     .usage = "PROMPT [--to ADDRESS] [--max-tokens N] [--temperature X] [--seed N] [--stop TEXT] "
              "[--plain] "
-             "[--ignore-eos] [--ids | --json] [--tls-ca FILE]",
+             "[--ignore-eos] [--ids | --json] [--tls-ca FILE] [--tls-cert FILE --tls-key FILE]",
     .text = "ADDRESS is the gRPC door: host:port, https://host:port or unix:/path; the default is\n"
             "SPILLWAY_ADDRESS, then " ADDRESS_DEFAULT
             ". PROMPT - reads standard input. --plain goes on with\n"
@@ -213,7 +215,7 @@ const struct spw_command spw_cli_submit = {
             "examples:\n"
             "  spillway submit 'What is Spillway?'\n"
             "  spillway submit --to unix:/run/spillway.sock.grpc --temperature 0 - < prompt.txt\n",
-    .words =
-        "--to --max-tokens --temperature --seed --stop --plain --ids --json --ignore-eos --tls-ca",
+    .words = "--to --max-tokens --temperature --seed --stop --plain --ids --json --ignore-eos "
+             "--tls-ca --tls-cert --tls-key",
     .run = run,
 };

@@ -1,4 +1,5 @@
 /* cli_up.c - spillway up and down: start all ranks, pass signals on, judge how they ended. */
+#include "runtime/base/clock.h"
 #include "runtime/cli.h"
 #include "runtime/deploy.h"
 
@@ -13,10 +14,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ARGUMENTS_MAX     256
-#define LINE_BYTES_MAX    4096
-#define END_WAIT_SECONDS  10 /* for mpirun after the coordinator ended */
-#define DOWN_WAIT_SECONDS 45
+#define ARGUMENTS_MAX      256
+#define LINE_BYTES_MAX     4096
+#define END_WAIT_SECONDS   10 /* for mpirun after the coordinator ended */
+#define DRAIN_WAIT_SECONDS 40 /* for the coordinator after it was told to drain */
+#define DOWN_WAIT_SECONDS  45
 
 struct starter {
     pid_t child;
@@ -168,24 +170,38 @@ static void reap(struct starter *starter, int seconds)
     waitpid(starter->child, &status, 0);
 }
 
-/* Until the coordinator has ended: signals become a drain, then an end. */
+/* Until the coordinator has ended: signals become a drain, then an end. Before the ready line there
+ * is nothing to drain, and ranks that do not exist yet would miss a signal: then mpirun is killed,
+ * and its ranks end with it (cli_serve.c).
+ */
 static int watch(struct starter *starter)
 {
     int passed = SPW_STOP_NONE;
     bool open = true;
+    uint64_t give_up = 0; /* seconds */
     while (open && !starter->ended) {
         struct pollfd wait = {.fd = starter->output, .events = POLLIN};
         if (poll(&wait, 1, 200) > 0)
             open = take_output(starter);
         int stop = atomic_load(&spw_cli_stop);
+        uint64_t now = spw_clock_monotonic_ns() / SPW_SECOND;
         if (stop != passed) {
             /* mpirun forwards SIGUSR1; SIGTERM would make it kill */
-            kill(starter->child, SIGUSR1);
+            kill(starter->child, starter->ready ? SIGUSR1 : SIGKILL);
+            give_up = give_up ? give_up : now + DRAIN_WAIT_SECONDS;
             passed = stop;
+        }
+        if (give_up && now > give_up) {
+            fprintf(stderr, "spillway up: the ranks have not ended in %d s: killed\n",
+                    DRAIN_WAIT_SECONDS);
+            kill(-starter->child, SIGKILL);
+            break;
         }
     }
     close(starter->output);
     reap(starter, END_WAIT_SECONDS);
+    if (!starter->ready && passed != SPW_STOP_NONE)
+        return SPW_EXIT_OK; /* stopped as asked, before it served */
     return starter->ended ? starter->code : SPW_EXIT_PEER_LOST;
 }
 

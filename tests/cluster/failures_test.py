@@ -134,7 +134,23 @@ def killed_up_leaves_nobody():
     raise harness.Failure(f"left behind: {spillway_pids(BINARY)}")
 
 
+def stopped_before_it_is_ready():
+    """SIGTERM at any moment of the start: `up` ends soon and leaves nobody."""
+    for delay in (0.05, 0.15, 0.3, 0.6, 1.0):
+        process = subprocess.Popen(serve_words(BINARY, DEMO, 2, 1, many=True), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, cwd=harness.ROOT)
+        time.sleep(delay)
+        process.send_signal(signal.SIGTERM)
+        process.wait(15)
+        for _ in range(50):
+            if not spillway_pids(BINARY):
+                break
+            time.sleep(0.1)
+        check(not spillway_pids(BINARY), f"after {delay} s: left behind: {spillway_pids(BINARY)}")
+
+
 if __name__ == "__main__":
     harness.main([missing_weights_on_one_rank, unequal_configs, unequal_models, truncated_weights,
                   truncated_weights_in_one_process, wrong_rank_count, layout_that_does_not_fit,
-                  address_in_use, killed_worker_ends_the_job, killed_up_leaves_nobody])
+                  address_in_use, killed_worker_ends_the_job, killed_up_leaves_nobody,
+                  stopped_before_it_is_ready])
