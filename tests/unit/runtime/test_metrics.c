@@ -280,8 +280,9 @@ static void the_reader_sees_mistakes(void **state)
         "# HELP a b\n# TYPE a gauge\na 2\n# HELP a b\n# TYPE a gauge\na{x=\"1\"} 2\n",
         "# HELP a b\n# TYPE a counter\na -2\n",
         "# HELP a b\n# TYPE a histogram\na_other 2\n",
-        "# HELP a b\n# TYPE a histogram\na_bucket{m=\"\",le=\"1\"} 2\na_bucket{m=\"\",le=\"+Inf\"} "
-        "1\na_sum 1\na_count 1\n",
+        ("# HELP a b\n# TYPE a histogram\na_bucket{m=\"\",le=\"1\"} "
+         "2\na_bucket{m=\"\",le=\"+Inf\"} "
+         "1\na_sum 1\na_count 1\n"),
         "# HELP a b\n# TYPE a histogram\na_bucket{m=\"\",le=\"+Inf\"} 1\na_sum 1\na_count 2\n",
     };
     assert_true(read_prometheus(good));

@@ -112,7 +112,8 @@ static bool advance(struct spw_stream *stream)
         assert_int_equal(token->text_offset, end);
         end += token->text_bytes;
         assert_true(end <= stream->text.bytes);
-        memcpy(sliced + cut, stream->text.data + token->text_offset, token->text_bytes);
+        if (token->text_bytes)
+            memcpy(sliced + cut, stream->text.data + token->text_offset, token->text_bytes);
         cut += token->text_bytes;
         sliced[cut] = '\0';
     }
