@@ -42,4 +42,9 @@ void spw_cli_catch_signals(void);
 bool spw_cli_option(int argc, char **argv, int *index, const char *name, const char **out_value,
                     struct spw_error *error);
 
+/* A value of such a flag as a whole number from 0 to max; else the error says what would be right.
+ */
+bool spw_cli_number(const char *name, const char *text, uint64_t max, uint64_t *out_value,
+                    struct spw_error *error);
+
 #endif

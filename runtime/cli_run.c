@@ -20,12 +20,14 @@ struct asking {
     bool started;
     struct spw_deploy_ready ready;
     atomic_int stop;
+    atomic_bool over; /* nothing is served any more: what has not ended by now never will */
     int code;
 };
 
 static void print_piece(const struct spw_stream *stream)
 {
-    fwrite(stream->text.data, 1, stream->text.bytes, stdout);
+    if (stream->text.bytes)
+        fwrite(stream->text.data, 1, stream->text.bytes, stdout);
     fflush(stdout);
 }
 
@@ -51,20 +53,22 @@ static enum spw_status answer(struct asking *asking, struct spw_error *error)
     ask.sampling.seed = asking->seed;
     enum spw_status status = spw_stream_open(door, &ask, NULL, &stream, error);
     json_decref(variables);
-    while (!status && stream->end == SPW_REQUEST_END_NONE) {
+    bool over = false;
+    while (!status && !over && stream->end == SPW_REQUEST_END_NONE) {
+        over = atomic_load(&asking->over); /* before the last look at the notices */
         struct pollfd wait = {.fd = door->wake_fd, .events = POLLIN};
         poll(&wait, 1, 200);
         spw_door_clear_wake(door);
         while (spw_door_next(door))
             if (spw_stream_advance(door, stream))
                 print_piece(stream);
-        if (atomic_load(&spw_cli_stop))
-            break;
     }
     if (!status) {
         printf("\n");
         if (stream->end == SPW_REQUEST_END_ERROR)
             status = spw_fail(error, stream->request->status, "%s", stream->request->error.text);
+        else if (stream->end == SPW_REQUEST_END_NONE)
+            status = spw_fail(error, SPW_PEER_LOST, "the deployment ended before the answer");
     }
     spw_stream_close(door, stream);
     return status;
@@ -93,6 +97,7 @@ static void on_ready(void *context, const struct spw_deploy_ready *ready)
 static void on_end(void *context)
 {
     struct asking *asking = context;
+    atomic_store(&asking->over, true);
     if (asking->started)
         pthread_join(asking->thread, NULL);
 }
@@ -103,16 +108,17 @@ static int take_options(struct asking *asking, int argc, char **argv, struct spw
     int kept = 0;
     for (int i = 0; i < argc; i++) {
         const char *value = NULL;
+        uint64_t number = 0;
         if (strcmp(argv[i], "--plain") == 0)
             asking->plain = true;
         else if (strcmp(argv[i], "--greedy") == 0)
             asking->greedy = true;
-        else if (spw_cli_option(argc, argv, &i, "max-tokens", &value, error))
-            asking->tokens_max = (uint32_t)strtoul(value, NULL, 10);
-        else if (spw_cli_option(argc, argv, &i, "seed", &value, error)) {
-            asking->seed = strtoull(value, NULL, 10);
-            asking->seed_given = true;
-        } else
+        else if (spw_cli_option(argc, argv, &i, "max-tokens", &value, error)) {
+            if (spw_cli_number("max-tokens", value, UINT32_MAX, &number, error))
+                asking->tokens_max = (uint32_t)number;
+        } else if (spw_cli_option(argc, argv, &i, "seed", &value, error))
+            asking->seed_given = spw_cli_number("seed", value, UINT64_MAX, &asking->seed, error);
+        else
             argv[kept++] = argv[i];
     }
     return kept;

@@ -3,6 +3,8 @@
 #include "runtime/config.h"
 #include "runtime/deploy.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +73,21 @@ bool spw_cli_option(int argc, char **argv, int *index, const char *name, const c
     }
     *out_value = argv[++*index];
     return true;
+}
+
+bool spw_cli_number(const char *name, const char *text, uint64_t max, uint64_t *out_value,
+                    struct spw_error *error)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (isdigit((unsigned char)text[0]) && *end == '\0' && errno == 0 && value <= max) {
+        *out_value = value;
+        return true;
+    }
+    spw_fail(error, SPW_INVALID, "flag --%s is '%.50s': a whole number from 0 to %llu is right",
+             name, text, (unsigned long long)max);
+    return false;
 }
 
 static void print_usage(FILE *out)
