@@ -34,7 +34,9 @@ static int run(const struct spw_command *command, int argc, char **argv)
     enum spw_status status = spw_config_load(&config, argc, argv, NULL, NULL, &error);
     if (!status)
         status = set_log(&config, &error);
-    if (status)
+    /* one of many tells the others, who could not know why it never came; a wrong command line is
+     * the same for all of them */
+    if (status && (status == SPW_INVALID || config.dry_run || !spw_bootstrap_present()))
         return spw_cli_fail(command, status, &error);
     if (config.dry_run) {
         status = spw_deploy_dry_run(&config, stdout, &error);
@@ -44,7 +46,12 @@ static int run(const struct spw_command *command, int argc, char **argv)
     const char *parent = getenv("SPILLWAY_RANK_COMMAND");
     if (parent) /* `up` is gone and its mpirun with it: drain and end */
         prctl(PR_SET_PDEATHSIG, SIGTERM);
-    struct spw_deploy_options options = {.config = &config, .stop = &spw_cli_stop};
+    struct spw_deploy_options options = {
+        .config = &config,
+        .stop = &spw_cli_stop,
+        .config_status = status,
+        .config_error = &error,
+    };
     int code = spw_deploy_serve(&options);
     /* `up` reads this: mpirun's own exit code does not tell what its ranks ended with */
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");

@@ -29,6 +29,8 @@ int spw_deploy_exit_code(enum spw_status status)
         return SPW_EXIT_DEVICE;
     case SPW_INTERNAL:
     case SPW_NO_MEMORY:
+    case SPW_FULL: /* of a client: nothing to set right, only to come again */
+    case SPW_CANCELLED:
         return SPW_EXIT_FAILURE;
     default:
         return SPW_EXIT_CONFIG;
@@ -146,12 +148,19 @@ out:
 
 #ifdef SPW_HAVE_UCX
 /* What this rank knows before it has heard of the others; a problem goes into its card. */
-static void fill_card(const struct spw_config *config, const struct spw_bootstrap *bootstrap,
-                      struct deploy_model *model, struct spw_join_card *card)
+static void fill_card(const struct spw_deploy_options *options,
+                      const struct spw_bootstrap *bootstrap, struct deploy_model *model,
+                      struct spw_join_card *card)
 {
+    const struct spw_config *config = options->config;
     struct spw_error error = {{0}};
     uint32_t ranks = spw_layout_ranks(config);
     spw_join_card_self(card);
+    if (options->config_status) {
+        card->status = options->config_status;
+        memcpy(card->error, options->config_error->text, sizeof(card->error));
+        return;
+    }
     card->config = spw_config_digest(config);
     spw_config_agreed_text(config, card->agreed, sizeof(card->agreed));
     enum spw_status status = spw_config_check(config, &error);
@@ -250,12 +259,17 @@ static enum spw_status serve_rank(const struct spw_deploy_options *options, bool
     if (status)
         return status;
     *out_speaks = bootstrap.rank == 0;
-    fill_card(config, &bootstrap, &model, &own);
+    fill_card(options, &bootstrap, &model, &own);
     status = exchange_cards(&bootstrap, &own, &cards, error);
     if (!status)
         status = spw_join_check(cards, bootstrap.ranks, error);
     if (!status)
         status = connect_ucx(config, &bootstrap, cards, &tp, error);
+    /* before the others can be gone: at the first non-zero end mpirun kills who is left */
+    if (status && *out_speaks) {
+        spw_log_error("deploy", "%s", error->text[0] ? error->text : spw_status_text(status));
+        *out_speaks = false;
+    }
     spw_bootstrap_close();
     if (status)
         goto out;

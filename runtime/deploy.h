@@ -21,9 +21,13 @@ struct spw_deploy_ready {
 struct spw_deploy_options {
     const struct spw_config *config;
     const atomic_int *stop; /* SPW_STOP_* */
-    bool single;            /* all ranks in this process, whatever the environment says */
-    bool own_door;          /* on_ready gets a door that its caller serves from its own thread */
-    bool quiet;             /* no "ready" line, no progress */
+    /* One of many: what kept this rank from reading its config, SPW_OK else. It joins all the same
+     * and says so there: ranks that wait for one that never comes would wait for a minute. */
+    enum spw_status config_status;
+    const struct spw_error *config_error;
+    bool single;   /* all ranks in this process, whatever the environment says */
+    bool own_door; /* on_ready gets a door that its caller serves from its own thread */
+    bool quiet;    /* no "ready" line, no progress */
     /* Once, from the coordinator's loop, when everything serves; must not block. May be NULL. */
     void (*on_ready)(void *context, const struct spw_deploy_ready *ready);
     /* When nothing is served any more, before doors go: whoever uses own_door must let go of it.

@@ -68,7 +68,8 @@ static enum spw_status check_equal(const struct spw_join_card *cards, uint32_t r
             first->host, spw_digest_hex(&first->build, a), rank, other->host,
             spw_digest_hex(&other->build, b)); /* another build's text may have no end */
     }
-    if (!spw_digest_equal(&first->config, &other->config)) {
+    bool both = first->agreed[0] && other->agreed[0]; /* else `status` says what is wrong */
+    if (both && !spw_digest_equal(&first->config, &other->config)) {
         char a[128], b[128];
         find_difference(first->agreed, other->agreed, a, b, sizeof(a));
         return spw_fail(

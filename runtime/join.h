@@ -22,7 +22,7 @@ struct spw_join_card {
     struct spw_digest config; /* spw_config_digest */
     struct spw_digest model;  /* spw_model_digest_shape; zero on ranks without a model */
     bool has_model;
-    char agreed[SPW_JOIN_TEXT_MAX]; /* spw_config_agreed_text */
+    char agreed[SPW_JOIN_TEXT_MAX]; /* spw_config_agreed_text; "": could not read its config */
     uint32_t cores;
     /* of rank 0 only */
     uint8_t secret[32];
