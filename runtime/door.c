@@ -89,7 +89,9 @@ struct spw_request *spw_door_next(struct spw_door *door)
         struct spw_request *request = spw_ring_pop(&door->from_loop);
         if (!request)
             return NULL;
-        atomic_store(&request->notified, false);
+        /* an exchange, not a store: it reads what the loop's wrote, and so sees what the loop
+         * published before a notice that it left out */
+        atomic_exchange(&request->notified, false);
         bool kept = request->door_context != NULL;
         spw_request_release(request); /* the notice's; while kept, the door's own holds it */
         if (kept)
