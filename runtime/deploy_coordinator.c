@@ -204,7 +204,7 @@ static void on_loading(void *context, uint64_t done, uint64_t total)
     self->load_shown_ns = now_ns;
     double seconds = (double)(now_ns - self->load_started_ns) * 1e-9;
     double rate = seconds > 0 ? (double)done / seconds : 0;
-    double left = rate > 0 ? (double)(total - done) / rate : 0;
+    double left = rate > 0 && done < total ? (double)(total - done) / rate : 0;
     fprintf(stderr, "%sloading weights %.1f of %.1f MB, %.0f MB/s, %.0f s left%s",
             self->terminal ? "\r\033[K" : "", (double)done * 1e-6, (double)total * 1e-6,
             rate * 1e-6, left, self->terminal ? "" : "\n");
