@@ -35,6 +35,21 @@ static void count_end(struct spw_metrics *metrics, const struct spw_request *req
     }
 }
 
+/* Answers per second, over at least a second each time: those that end in one turn have no time
+ * between them. */
+static void count_finished(struct spw_loop *loop)
+{
+    uint64_t gap_ns = loop->now_ns - loop->finished_ns;
+    loop->finished_count++;
+    if (gap_ns < SPW_SECOND)
+        return;
+    double rate = loop->finished_count * 1e9 / (double)gap_ns;
+    loop->finished_per_second +=
+        (loop->finished_per_second > 0 ? 0.2 : 1.0) * (rate - loop->finished_per_second);
+    loop->finished_count = 0;
+    loop->finished_ns = loop->now_ns;
+}
+
 /* The one place where a request ends: exactly once. */
 static void end_request(struct spw_loop *loop, struct spw_request *request,
                         enum spw_request_end end, enum spw_status status, const char *words)
@@ -50,10 +65,7 @@ static void end_request(struct spw_loop *loop, struct spw_request *request,
     if (end == SPW_REQUEST_END_STOP || end == SPW_REQUEST_END_LENGTH) {
         spw_histogram_add(&loop->metrics.e2e, loop->now_ns - request->submitted_ns);
         loop->metrics.prompt_tokens += request->prompt_tokens;
-        double gap = (double)(loop->now_ns - loop->finished_ns) * 1e-9;
-        double rate = gap > 1e-6 ? 1 / gap : 1e6;
-        loop->finished_per_second += 0.05 * (rate - loop->finished_per_second);
-        loop->finished_ns = loop->now_ns;
+        count_finished(loop);
     }
     if (loop->config.config->record_logits)
         spw_log_info("loop", "logits request=%016llx tokens=%u digest=%016llx",
@@ -288,6 +300,7 @@ static void take_result(struct spw_loop *loop, const struct loop_event *event)
         spw_loop_replica_lost(loop, index, SPW_CORRUPT, "a result that was not asked for");
         return;
     }
+    replica->result_ns = loop->now_ns;
     double took = (double)(loop->now_ns - flight->planned_ns);
     replica->step_ns_mean +=
         (replica->step_ns_mean > 0 ? 0.05 : 1.0) * (took - replica->step_ns_mean);

@@ -26,6 +26,7 @@ struct loop_replica {
     uint32_t flight_head, flight_count;
     struct loop_flight *flights; /* [flights_max] */
     uint32_t result_count;       /* of its ranks in `events`, at most flights_max */
+    uint64_t result_ns;          /* when the last result was taken */
     double step_ns_mean;         /* moving mean of plan to result */
 };
 
@@ -64,8 +65,9 @@ struct spw_loop {
     uint64_t report_ns;         /* of the last snapshot */
     uint64_t expire_ns;         /* earliest deadline of a waiting request */
     double finished_per_second; /* moving mean, for Retry-After */
-    uint64_t finished_ns;
-    bool announced; /* on_ready was called */
+    uint64_t finished_ns;       /* when it was looked at last, and */
+    uint32_t finished_count;    /* how many ended since */
+    bool announced;             /* on_ready was called */
     bool draining;
     enum spw_status failed; /* ends the job */
     struct spw_error *error;

@@ -104,9 +104,11 @@ static bool check_progress(struct spw_loop *loop, uint32_t index)
     if (!replica->up || replica->flight_count == 0)
         return true;
     struct loop_flight *oldest = &replica->flights[replica->flight_head];
-    uint64_t age_ns = loop->now_ns - oldest->planned_ns;
+    /* while the step before it was under way it only waited */
+    uint64_t age_ns = loop->now_ns - SPW_MAX(oldest->planned_ns, replica->result_ns);
+    uint64_t limit_ns = loop->config.config->step_timeout_seconds * SPW_SECOND;
     double bound = SPW_MAX((double)STUCK_MIN_NS, STUCK_FACTOR * replica->step_ns_mean);
-    if ((double)age_ns < bound)
+    if ((double)age_ns < SPW_MIN(bound, (double)limit_ns))
         return true;
     uint32_t rank = find_stuck(loop, index);
     const struct loop_rank *state = &loop->ranks[rank];
@@ -121,7 +123,7 @@ static bool check_progress(struct spw_loop *loop, uint32_t index)
         oldest->warned = true;
         spw_log_error("loop", "%s", words);
     }
-    if (age_ns > loop->config.config->step_timeout_seconds * SPW_SECOND)
+    if (age_ns >= limit_ns)
         spw_loop_replica_lost(loop, index, SPW_TIMEOUT, words);
     return false;
 }
