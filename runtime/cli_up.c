@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -181,15 +182,16 @@ static int watch(struct starter *starter)
     uint64_t give_up = 0; /* seconds */
     while (open && !starter->ended) {
         struct pollfd wait = {.fd = starter->output, .events = POLLIN};
-        if (poll(&wait, 1, 200) > 0)
+        int got = poll(&wait, 1, 200);
+        if (got > 0)
             open = take_output(starter);
-        int stop = atomic_load(&spw_cli_stop);
         uint64_t now = spw_clock_monotonic_ns() / SPW_SECOND;
-        if (stop != passed) {
-            /* mpirun forwards SIGUSR1; SIGTERM would make it kill */
+        if (got == 0 && passed < atomic_load(&spw_cli_stop)) {
+            /* mpirun forwards SIGUSR1; SIGTERM would make it kill. One at a time: of two at once
+             * only one may arrive. */
             kill(starter->child, starter->ready ? SIGUSR1 : SIGKILL);
             give_up = give_up ? give_up : now + DRAIN_WAIT_SECONDS;
-            passed = stop;
+            passed++;
         }
         if (give_up && now > give_up) {
             fprintf(stderr, "spillway up: the ranks have not ended in %d s: killed\n",
@@ -218,26 +220,56 @@ static void state_path(const struct spw_config *config, const char *name, char *
         snprintf(out, bytes, "/tmp/spillway-%u/%s", (unsigned)geteuid(), name);
 }
 
-static void make_state_dir(const struct spw_config *config)
+/* In a folder that others made, a pid or the target of a link would be theirs to choose. */
+static enum spw_status check_state_dir(const struct spw_config *config, bool make,
+                                       struct spw_error *error)
 {
     char path[SPW_CONFIG_TEXT_MAX + 64];
+    struct stat info;
     state_path(config, "", path, sizeof(path));
     path[strlen(path) - 1] = '\0';
-    mkdir(path, 0700);
+    if (make)
+        mkdir(path, 0700);
+    bool anybodys = !config->state_dir[0] && strncmp(path, "/tmp/", 5) == 0;
+    if (!anybodys || (lstat(path, &info) && errno == ENOENT))
+        return SPW_OK;
+    if (lstat(path, &info) || !S_ISDIR(info.st_mode) || info.st_uid != geteuid() ||
+        (info.st_mode & (S_IWGRP | S_IWOTH)))
+        return spw_fail(error, SPW_CONFIG,
+                        "state-dir: %s is not a folder of this user alone: remove it, or give "
+                        "--state-dir",
+                        path);
+    return SPW_OK;
 }
 
+/* Whoever holds the pid file's lock lives; a file that was left behind says nothing. */
 static pid_t read_pid(const struct spw_config *config)
 {
     char path[SPW_CONFIG_TEXT_MAX + 64];
     long pid = 0;
     state_path(config, "pid", path, sizeof(path));
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(path, "re");
     if (!file)
         return 0;
-    if (fscanf(file, "%9ld", &pid) != 1)
+    if (fscanf(file, "%9ld", &pid) != 1 || flock(fileno(file), LOCK_SH | LOCK_NB) == 0)
         pid = 0;
     fclose(file);
     return (pid_t)pid;
+}
+
+/* The lock is held until this process ends. */
+static enum spw_status write_pid(const struct spw_config *config, struct spw_error *error)
+{
+    char path[SPW_CONFIG_TEXT_MAX + 64];
+    state_path(config, "pid", path, sizeof(path));
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) {
+        close(fd);
+        return spw_fail(error, SPW_CONFIG, "a deployment runs already: spillway down ends it");
+    }
+    if (fd < 0 || ftruncate(fd, 0) || dprintf(fd, "%ld\n", (long)getpid()) < 0)
+        return spw_fail(error, SPW_CONFIG, "state-dir: %s cannot be written", path);
+    return SPW_OK;
 }
 
 /* In the child of --daemon: away from the terminal, log and pid in the state folder. */
@@ -249,19 +281,13 @@ static enum spw_status detach(const struct spw_config *config, struct spw_error 
     FILE *log = freopen(path, "a", stderr);
     if (!log || !freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "a", stdout))
         return spw_fail(error, SPW_CONFIG, "state-dir: %s cannot be written", path);
-    state_path(config, "pid", path, sizeof(path));
-    FILE *file = fopen(path, "w");
-    if (!file)
-        return spw_fail(error, SPW_CONFIG, "state-dir: %s cannot be written", path);
-    fprintf(file, "%ld\n", (long)getpid());
-    fclose(file);
-    return SPW_OK;
+    return write_pid(config, error);
 }
 
 /* The parent of --daemon: returns when ready. */
-static int await_ready(int fd, pid_t child)
+static int await_ready(const struct spw_config *config, int fd, pid_t child)
 {
-    char line[LINE_BYTES_MAX];
+    char line[LINE_BYTES_MAX], log[SPW_CONFIG_TEXT_MAX + 64];
     size_t used = 0;
     ssize_t got;
     while (used + 1 < sizeof(line) && (got = read(fd, line + used, sizeof(line) - 1 - used)) != 0) {
@@ -276,6 +302,8 @@ static int await_ready(int fd, pid_t child)
     }
     int status = 0;
     waitpid(child, &status, 0);
+    state_path(config, "log", log, sizeof(log));
+    fprintf(stderr, "spillway up: the deployment ended before it was ready: %s says why\n", log);
     return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : SPW_EXIT_FAILURE;
 }
 
@@ -295,9 +323,11 @@ static int up(const struct spw_command *command, int argc, char **argv)
     }
     if (config.daemon) {
         int ready[2];
-        make_state_dir(&config);
+        status = check_state_dir(&config, true, &error);
+        if (status)
+            return spw_cli_fail(command, status, &error);
         pid_t old = read_pid(&config);
-        if (old > 0 && kill(old, 0) == 0) {
+        if (old > 0) {
             spw_fail(&error, SPW_CONFIG,
                      "a deployment runs already (pid %ld): spillway down ends it, "
                      "--state-dir keeps several apart",
@@ -309,7 +339,7 @@ static int up(const struct spw_command *command, int argc, char **argv)
         pid_t child = fork();
         if (child > 0) {
             close(ready[1]);
-            return await_ready(ready[0], child);
+            return await_ready(&config, ready[0], child);
         }
         close(ready[0]);
         starter.ready_pipe = ready[1];
@@ -335,6 +365,8 @@ static int down(const struct spw_command *command, int argc, char **argv)
     struct spw_config config;
     struct spw_error error = {{0}};
     enum spw_status status = spw_config_load(&config, argc, argv, NULL, NULL, &error);
+    if (!status)
+        status = check_state_dir(&config, false, &error);
     if (status)
         return spw_cli_fail(command, status, &error);
     pid_t pid = read_pid(&config);
