@@ -23,14 +23,26 @@ static int shell(const char *line)
 {
     char command[4096];
     snprintf(command, sizeof(command),
-             "exec 2>&1; cd %s; B='" SPW_EXECUTABLE "'; M='" SPW_SOURCE_DIR
+             "exec 2>&1 </dev/null; cd %s; B='" SPW_EXECUTABLE "'; M='" SPW_SOURCE_DIR
              "/launch/demo-model'; PATH=%s/bin:$PATH; %s",
              folder, folder, line);
-    FILE *pipe = popen(command, "r");
-    assert_non_null(pipe);
-    size_t bytes = fread(output, 1, sizeof(output) - 1, pipe);
+    int ends[2], status = 0;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    size_t bytes = 0;
+    for (ssize_t got; (got = read(ends[0], output + bytes, sizeof(output) - 1 - bytes)) > 0;)
+        bytes += (size_t)got;
     output[bytes] = '\0';
-    int status = pclose(pipe);
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
 }
