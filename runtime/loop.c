@@ -256,6 +256,11 @@ static void commit(struct spw_loop *loop, uint32_t replica, struct loop_flight *
     for (uint32_t i = 0; i < flight->sample_count; i++) {
         struct spw_request *request = loop->requests[flight->requests[i]];
         loop->rows[i] = (struct spw_sched_row){.request = SPW_SCHED_NONE};
+        if (request && !request->loop_ended && loop->samples[i].token < 0) {
+            end_request(loop, request, SPW_REQUEST_END_ERROR, SPW_DEVICE,
+                        "the model gave no finite logit for the next token");
+            spw_sched_cancel(loop->sched, loop->now_ns, request->handle, false);
+        }
         if (request && !request->loop_ended)
             loop->rows[i].stop = spw_request_stops_at(request, model->eos_tokens, model->eos_count,
                                                       loop->samples[i].token);
@@ -296,7 +301,11 @@ static void take_result(struct spw_loop *loop, const struct loop_event *event)
     if (!replica->up)
         return; /* of a replica that was given up meanwhile */
     struct loop_flight *flight = &replica->flights[replica->flight_head];
-    if (replica->flight_count == 0 || flight->step != step || flight->sample_count != count) {
+    bool known = true; /* ids of the vocabulary, or the mark of a sequence without a finite logit */
+    for (uint32_t i = 0; i < count; i++)
+        known = known && loop->samples[i].token < (int32_t)loop->config.model->vocab;
+    if (!known || replica->flight_count == 0 || flight->step != step ||
+        flight->sample_count != count) {
         spw_loop_replica_lost(loop, index, SPW_CORRUPT, "a result that was not asked for");
         return;
     }

@@ -40,6 +40,7 @@ struct spw_wire_step {
     uint32_t block_count;
 };
 
+/* What was sampled for a slot. In results token -1 says that no logit was finite. */
 struct spw_wire_token {
     uint32_t slot;
     int32_t token;

@@ -329,16 +329,19 @@ static const float *logits_of(struct worker *worker, uint32_t first, uint32_t ro
     return worker->logits_row;
 }
 
-static enum spw_status sample_one(struct worker *worker, const struct spw_wire_seq *seq,
-                                  const float *logits, struct spw_sample *out_sample)
+/* A sequence without a finite logit has no next token: it alone ends (its sample is marked by token
+ * -1), the step and the others go on.
+ */
+static void sample_one(struct worker *worker, const struct spw_wire_seq *seq, const float *logits,
+                       struct spw_sample *out_sample)
 {
     uint64_t position = (uint64_t)seq->plan.position + seq->plan.rows;
-    if (!spw_sample_draw(logits, worker->model->vocab, &seq->sampling, position,
-                         worker->sample_scratch, out_sample))
-        return spw_fail(worker->error, SPW_DEVICE,
-                        "no finite logit at slot %u position %llu: are the weights damaged?",
-                        seq->plan.slot, (unsigned long long)position);
-    return SPW_OK;
+    if (spw_sample_draw(logits, worker->model->vocab, &seq->sampling, position,
+                        worker->sample_scratch, out_sample))
+        return;
+    spw_log_warn("worker", "no finite logit slot=%u position=%llu", seq->plan.slot,
+                 (unsigned long long)position);
+    *out_sample = (struct spw_sample){.token = -1};
 }
 
 static enum spw_status sample_all(struct worker *worker, const struct spw_wire_step *wire)
@@ -361,14 +364,14 @@ static enum spw_status sample_all(struct worker *worker, const struct spw_wire_s
                 next++;
             const struct spw_wire_seq *seq = &wire->seqs[next];
             const float *logits = logits_of(worker, first, rows, row);
-            enum spw_status status = sample_one(worker, seq, logits, &worker->samples[first + row]);
-            if (status)
-                return status;
+            sample_one(worker, seq, logits, &worker->samples[first + row]);
             if (worker->config->config->record_logits)
                 worker->digests[first + row] =
                     spw_checksum64(logits, worker->model->vocab * sizeof(float));
             worker->tokens[first + row] = (struct spw_wire_token){
-                .slot = seq->plan.slot, .token = worker->samples[first + row].token};
+                .slot = seq->plan.slot,
+                /* a feedback row of a sequence that ends needs some token */
+                .token = SPW_MAX(worker->samples[first + row].token, 0)};
         }
     }
     return SPW_OK;

@@ -2,9 +2,12 @@
 
 usage: failures_test.py SPILLWAY
 """
+import concurrent.futures
+import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -134,6 +137,34 @@ def killed_up_leaves_nobody():
     raise harness.Failure(f"left behind: {spillway_pids(BINARY)}")
 
 
+def poison(path, token):
+    """Make the embedding of one token not a number: a sequence that contains it has no finite logit."""
+    with open(path, "r+b") as file:
+        header_bytes = struct.unpack("<Q", file.read(8))[0]
+        tensor = json.loads(file.read(header_bytes))["model.embed_tokens.weight"]
+        row_bytes = 2 * tensor["shape"][1]
+        file.seek(8 + header_bytes + tensor["data_offsets"][0] + token * row_bytes)
+        file.write(b"\xc0\x7f" * (row_bytes // 2))
+
+
+def poisoned_request_ends_alone():
+    """A request without a finite logit ends with an error; the others and the replica go on (C2)."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = copy_of_model(folder, lambda path: poison(path, 1000))
+        with Deployment(serve_words(BINARY, model, 2, 2, many=True)) as deployment:
+            good = [1531, 427, 426, 256, 406]
+            before = deployment.complete(good, 8)[0]
+            with concurrent.futures.ThreadPoolExecutor(9) as pool:
+                others = [pool.submit(deployment.complete, good, 100) for _ in range(8)]
+                status, _, body = deployment.request("POST", "/v1/completions", {
+                    "prompt": [1531, 427, 1000], "max_tokens": 8, "temperature": 0})
+                check(status == 500 and "finite" in body["error"]["message"], f"{status} {body}")
+                for other in others:
+                    check(other.result()[0][:8] == before, "another request was disturbed")
+            check(deployment.complete(good, 8)[0] == before, "the replica does not serve any more")
+            check(deployment.request("GET", "/health")[0] == 200, "not healthy")
+
+
 def stopped_before_it_is_ready():
     """SIGTERM at any moment of the start: `up` ends soon and leaves nobody."""
     for delay in (0.05, 0.15, 0.3, 0.6, 1.0):
@@ -153,4 +184,4 @@ if __name__ == "__main__":
     harness.main([missing_weights_on_one_rank, unequal_configs, unequal_models, truncated_weights,
                   truncated_weights_in_one_process, wrong_rank_count, layout_that_does_not_fit,
                   address_in_use, killed_worker_ends_the_job, killed_up_leaves_nobody,
-                  stopped_before_it_is_ready])
+                  stopped_before_it_is_ready, poisoned_request_ends_alone])
