@@ -12,6 +12,7 @@
 struct limit_thread {
     pthread_t thread;
     pthread_barrier_t *barrier;
+    uint64_t begin_ns, end_ns;
     const float *buffer;
     size_t floats;
     uint64_t rounds;
@@ -108,8 +109,9 @@ static void *limit_main(void *argument)
     struct limit_thread *self = argument;
     struct way way = best_way();
     pthread_barrier_wait(self->barrier);
+    self->begin_ns = spw_clock_monotonic_ns();
     self->result = self->arithmetic ? way.fma(self->rounds) : way.read(self->buffer, self->floats);
-    pthread_barrier_wait(self->barrier);
+    self->end_ns = spw_clock_monotonic_ns();
     return NULL;
 }
 
@@ -131,11 +133,13 @@ static double run_once(uint32_t threads, bool arithmetic, const float *buffer, s
             abort(); /* a benchmark that cannot start its threads has nothing to say */
     }
     pthread_barrier_wait(&barrier);
-    uint64_t begin = spw_clock_monotonic_ns();
-    pthread_barrier_wait(&barrier);
-    uint64_t end = spw_clock_monotonic_ns();
-    for (uint32_t t = 0; t < threads; t++)
+    /* the threads' own times: this one may not get a core while they run */
+    uint64_t begin = UINT64_MAX, end = 0;
+    for (uint32_t t = 0; t < threads; t++) {
         pthread_join(runs[t].thread, NULL);
+        begin = SPW_MIN(begin, runs[t].begin_ns);
+        end = SPW_MAX(end, runs[t].end_ns);
+    }
     pthread_barrier_destroy(&barrier);
     return (double)(end - begin) * 1e-9;
 }

@@ -138,7 +138,9 @@ static void threads_do_not_mix(void **state)
         pthread_join(threads[i], NULL);
     char *at = (char *)(uintptr_t)logged();
     size_t lines = 0;
-    for (char *line = strtok(at, "\n"); line; line = strtok(NULL, "\n"), lines++) {
+    char *rest = NULL;
+    for (char *line = strtok_r(at, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest), lines++) {
         int thread = -1, number = -1, used = 0;
         const char *words = strstr(line, "thread=");
         assert_non_null(words);

@@ -2,13 +2,13 @@
 if(TARGET spw_door_http)
     set(spw_http_help http_fake.c http_client.c)
     spw_add_test(test_door_http SOURCES test_door_http.c ${spw_http_help} LIBS spw_door_http)
+    spw_add_test(test_door_http_full SOURCES test_door_http_full.c ${spw_http_help} LIBS spw_door_http)
     spw_add_test(test_door_http_stream SOURCES test_door_http_stream.c ${spw_http_help}
         LIBS spw_door_http)
     pkg_check_modules(SPW_openssl IMPORTED_TARGET GLOBAL openssl)
     spw_add_test(test_door_http_tls
         SOURCES test_door_http_tls.c ../proto/certificates.c ${spw_http_help}
         LIBS spw_door_http PkgConfig::SPW_openssl)
-    target_include_directories(test_door_http_tls PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit/proto)
     # The same for a client in another language: tests/cluster/openai_client_test.py.
     add_executable(spw_http_fake_server http_fake_server.c http_fake.c)
     target_link_libraries(spw_http_fake_server PRIVATE spw_door_http spw_flags)

@@ -1,4 +1,4 @@
-#include "http_client.h"
+#include "tests/unit/runtime/http_client.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -24,7 +24,7 @@ int http_connect_small(const char *address, int receive_bytes)
         const char *colon = strrchr(address, ':');
         snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
         inet_pton(AF_INET, host, &remote.sin_addr);
-        remote.sin_port = htons((uint16_t)atoi(colon + 1));
+        remote.sin_port = htons((uint16_t)strtol(colon + 1, NULL, 10));
         to = (const struct sockaddr *)&remote;
         bytes = sizeof(remote);
     } else {

@@ -1,4 +1,4 @@
-#include "http_fake.h"
+#include "tests/unit/runtime/http_fake.h"
 
 #include "runtime/base/clock.h"
 

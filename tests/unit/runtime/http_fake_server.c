@@ -1,7 +1,7 @@
 /* http_fake_server.c - the HTTP door over the fake loop as a program, for clients in other
  * languages: prints its URL, serves until standard input ends.
  */
-#include "http_fake.h"
+#include "tests/unit/runtime/http_fake.h"
 
 #include <stdio.h>
 

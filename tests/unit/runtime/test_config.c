@@ -38,11 +38,11 @@ static void defaults(void **state)
     (void)state;
     struct spw_config expected;
     memset(&expected, 0, sizeof(expected));
-    strcpy(expected.site_name, "local");
-    strcpy(expected.dtype, "auto");
-    strcpy(expected.http, "127.0.0.1:8000");
-    strcpy(expected.grpc, "127.0.0.1:8001");
-    strcpy(expected.log_level, "info");
+    snprintf(expected.site_name, sizeof(expected.site_name), "%s", "local");
+    snprintf(expected.dtype, sizeof(expected.dtype), "%s", "auto");
+    snprintf(expected.http, sizeof(expected.http), "%s", "127.0.0.1:8000");
+    snprintf(expected.grpc, sizeof(expected.grpc), "%s", "127.0.0.1:8001");
+    snprintf(expected.log_level, sizeof(expected.log_level), "%s", "info");
     expected.tensor = expected.pipeline = expected.replicas = expected.gateways = 1;
     expected.block_tokens = 16;
     expected.step_tokens = 512;
@@ -179,11 +179,11 @@ static void words_and_switches(void **state)
     char text[700], words[100];
     memset(text, 'x', sizeof(text));
     memcpy(text, "model: ", 7);
-    strcpy(text + 7 + SPW_CONFIG_TEXT_MAX - 1, "\n");
+    memcpy(text + 7 + SPW_CONFIG_TEXT_MAX - 1, "\n", 2);
     assert_int_equal(parse(text), SPW_OK);
     assert_int_equal(strlen(config.model), SPW_CONFIG_TEXT_MAX - 1);
     memset(text + 7, 'x', SPW_CONFIG_TEXT_MAX);
-    strcpy(text + 7 + SPW_CONFIG_TEXT_MAX, "\n");
+    memcpy(text + 7 + SPW_CONFIG_TEXT_MAX, "\n", 2);
     snprintf(words, sizeof(words),
              "site.yaml line 1: model has %u characters: at most %u are allowed",
              SPW_CONFIG_TEXT_MAX, SPW_CONFIG_TEXT_MAX - 1);
@@ -224,7 +224,7 @@ static void mistakes_name_line_and_key(void **state)
     char text[600];
     memset(text, 'x', sizeof(text));
     memcpy(text, "tensor: ", 8);
-    strcpy(text + sizeof(text) - 2, "\n");
+    memcpy(text + sizeof(text) - 2, "\n", 2);
     assert_int_equal(parse(text), SPW_CONFIG);
     assert_non_null(strstr(error.text, "a number from 1 to 8 is right"));
     memcpy(text, "dtype: a", 8);
@@ -513,7 +513,9 @@ static void help_lists_every_flag(void **state)
     spw_config_help(out);
     fclose(out);
     size_t count = 0;
-    for (char *word = strtok(words, " "); word; word = strtok(NULL, " "), count++) {
+    char *rest = NULL;
+    for (char *word = strtok_r(words, " ", &rest); word;
+         word = strtok_r(NULL, " ", &rest), count++) {
         size_t found = 0;
         for (size_t i = 0; i < SPW_ARRAY_COUNT(agreements); i++)
             found += strcmp(agreements[i].key, word + 2) == 0;

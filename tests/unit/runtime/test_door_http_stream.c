@@ -1,8 +1,8 @@
 /* The HTTP door while answers grow: events, clients that leave, that do not read or do not send,
  * many at once, and the end of the door.
  */
-#include "http_client.h"
-#include "http_fake.h"
+#include "tests/unit/runtime/http_client.h"
+#include "tests/unit/runtime/http_fake.h"
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"

@@ -1,7 +1,7 @@
 /* The HTTP door over TLS: who comes in with which certificate. */
-#include "certificates.h"
-#include "http_client.h"
-#include "http_fake.h"
+#include "tests/unit/proto/certificates.h"
+#include "tests/unit/runtime/http_client.h"
+#include "tests/unit/runtime/http_fake.h"
 
 #include "runtime/base/log.h"
 

@@ -154,14 +154,14 @@ static void what_a_rank_found_itself(void **state)
 {
     (void)state;
     cards[4].status = SPW_NOT_FOUND;
-    strcpy(cards[4].error, "model.safetensors is not there");
+    snprintf(cards[4].error, sizeof(cards[4].error), "%s", "model.safetensors is not there");
     cards[4].has_model = false;
     cards[1].model = spw_sha256("other", 5); /* comes after */
     assert_int_equal(spw_join_check(cards, RANKS, &error), SPW_NOT_FOUND);
     assert_string_equal(error.text, "rank 4 on host-2: model.safetensors is not there");
     make_cards(NULL);
     cards[0].status = SPW_CONFIG;
-    strcpy(cards[0].error, "no model");
+    snprintf(cards[0].error, sizeof(cards[0].error), "%s", "no model");
     assert_int_equal(spw_join_check(cards, RANKS, &error), SPW_CONFIG);
     assert_string_equal(error.text, "rank 0 on host-0: no model");
 }

@@ -326,7 +326,7 @@ static struct spw_wire_status a_status(void)
     status.state = SPW_RANK_FAILED;
     status.steps = 12345678901;
     status.step_now = 12345678902;
-    strcpy(status.waiting_for, "allreduce 3 of 7 ranks");
+    snprintf(status.waiting_for, sizeof(status.waiting_for), "allreduce 3 of 7 ranks");
     status.waiting_rank = 3;
     status.load_bytes_done = 5;
     status.load_bytes_total = 6;
