@@ -224,21 +224,32 @@ void spw_grpc_call_reset(struct spw_grpc_call *call, uint32_t error_code)
     spw_grpc_conn_dirty(call->conn);
 }
 
-/* The server itself has the last word; the handler, if it knew of the call, is told on_cancel. */
+/* The server itself has the last word; the handler, if it knew of the call, is told on_cancel. What
+ * was written goes out before it; a client that does not read it is the sweep's.
+ */
 void spw_grpc_call_expire(struct spw_grpc_call *call, enum spw_grpc_status status,
                           const char *words)
 {
-    bool stuck = call->out_bytes > call->out_at;
     bool had_finished = call->finished;
     end_for_handler(call);
-    if (stuck) { /* a message may be cut in the middle: no trailers can follow */
-        if (!had_finished)
-            call->status = status;
-        spw_grpc_call_reset(call, NGHTTP2_CANCEL);
-    } else if (!had_finished) {
-        call->finished = false;
-        spw_grpc_call_finish(call, status, words);
+    if (had_finished)
+        return;
+    call->finished = false;
+    spw_grpc_call_finish(call, status, words);
+}
+
+/* The client neither reads nor sends: a message may be cut in the middle, so no trailers can
+ * follow. */
+void spw_grpc_call_stall(struct spw_grpc_call *call, const char *words)
+{
+    if (call->out_bytes == call->out_at) {
+        spw_grpc_call_expire(call, SPW_GRPC_DEADLINE_EXCEEDED, words);
+        return;
     }
+    if (!call->finished)
+        call->status = SPW_GRPC_DEADLINE_EXCEEDED;
+    end_for_handler(call);
+    spw_grpc_call_reset(call, NGHTTP2_CANCEL);
 }
 
 /* Not a gRPC request at all: an HTTP answer (so says gRPC's protocol). */

@@ -291,7 +291,7 @@ static void sweep(struct spw_grpc_server *server)
             bool asking = !call->finished && !call->message_given;
             if (asking || call->out_bytes > call->out_at || call->finished) {
                 call->progress_ns = now_ns;
-                spw_grpc_call_expire(call, SPW_GRPC_DEADLINE_EXCEEDED, "the call does not move");
+                spw_grpc_call_stall(call, "the call does not move");
             }
         }
     }

@@ -186,6 +186,7 @@ void spw_grpc_call_remote_end(struct spw_grpc_call *call);
 void spw_grpc_call_reset(struct spw_grpc_call *call, uint32_t error_code);
 void spw_grpc_call_expire(struct spw_grpc_call *call, enum spw_grpc_status status,
                           const char *words);
+void spw_grpc_call_stall(struct spw_grpc_call *call, const char *words);
 /* After output moved: on_writable when due. */
 void spw_grpc_call_moved(struct spw_grpc_call *call);
 
