@@ -350,6 +350,15 @@ static enum spw_status sample_all(struct worker *worker, const struct spw_wire_s
     size_t row_bytes = (size_t)worker->model->vocab * sizeof(float);
     uint32_t rows_at_once = (uint32_t)SPW_MAX(GATHER_BYTES_MIN / row_bytes, 1);
     uint32_t next = 0; /* sequence */
+    /* A result says that the whole replica is through with the step: the coordinator counts on it
+     * when it sends the next plans. Without logits to gather, a few bytes of each rank say so. */
+    if (tensor > 1 && wire->sample_count == 0) {
+        size_t bytes[SPW_COLL_RANKS_MAX];
+        for (uint32_t t = 0; t < tensor; t++)
+            bytes[t] = sizeof(float);
+        return spw_coll_gather(worker->coll, 0, worker->logits_part, bytes,
+                               worker->logits_gathered);
+    }
     for (uint32_t first = 0; first < wire->sample_count; first += rows_at_once) {
         uint32_t rows = SPW_MIN(rows_at_once, wire->sample_count - first);
         if (tensor > 1) {
