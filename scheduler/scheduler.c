@@ -315,3 +315,58 @@ void spw_sched_replica_totals(const struct spw_sched *sched, uint32_t replica,
     out_totals->steps_planned = state->steps_planned;
     out_totals->steps_committed = state->steps_committed;
 }
+
+void spw_sched_tenant_set(struct spw_sched *sched, uint32_t tenant, uint32_t weight,
+                          uint32_t waiting_max)
+{
+    (void)sched, (void)tenant, (void)weight, (void)waiting_max;
+}
+
+void spw_sched_cost_set(struct spw_sched *sched, const struct spw_sched_cost *cost)
+{
+    sched->config.cost = *cost;
+}
+
+void spw_sched_predict(const struct spw_sched *sched, uint64_t now_ns,
+                       const struct spw_sched_request *request,
+                       struct spw_sched_prediction *out_prediction)
+{
+    (void)now_ns;
+    *out_prediction = (struct spw_sched_prediction){.answer = admit(sched, request)};
+}
+
+void spw_sched_hashes(struct spw_sched *sched, uint32_t request, uint32_t count)
+{
+    (void)sched, (void)request, (void)count;
+}
+
+bool spw_sched_transfer_next(struct spw_sched *sched, struct spw_sched_transfer *out_transfer)
+{
+    (void)sched, (void)out_transfer;
+    return false;
+}
+
+void spw_sched_transfer_done(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
+                             uint32_t id, bool ok)
+{
+    (void)sched, (void)now_ns, (void)replica, (void)id, (void)ok;
+}
+
+bool spw_sched_disk_found(struct spw_sched *sched, uint32_t replica, uint32_t disk_block,
+                          struct spw_sched_hash hash, struct spw_sched_hash parent, uint32_t index)
+{
+    (void)sched, (void)replica, (void)disk_block, (void)hash, (void)parent, (void)index;
+    return false;
+}
+
+void spw_sched_replica_drain(struct spw_sched *sched, uint32_t replica, bool draining)
+{
+    (void)sched, (void)replica, (void)draining;
+}
+
+void spw_sched_tenant_totals(const struct spw_sched *sched, uint32_t tenant,
+                             struct spw_sched_tenant_totals *out_totals)
+{
+    (void)sched, (void)tenant;
+    *out_totals = (struct spw_sched_tenant_totals){.weight = 1};
+}
