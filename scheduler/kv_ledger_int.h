@@ -129,7 +129,8 @@ static inline uint32_t spw_sched_kv_room(const struct spw_sched_kv *kv)
     return kv->free_counts[SPW_SCHED_DEVICE] + kv->cached;
 }
 
-/* Set device blocks free until `want` are, dropping what is cached. Returns how many are free. */
+/* Set device blocks free until `want` are or will be, giving up what is cached. Returns how many
+ * are free now: others may be when transfers have ended. */
 uint32_t spw_sched_kv_make_room(struct spw_sched_kv *kv, uint32_t want);
 
 /* A node with a device block as the one after `tail` (SPW_SCHED_NONE: a sequence begins). The
@@ -218,6 +219,10 @@ void spw_sched_index_touch(struct spw_sched_kv *kv, uint32_t node);
 
 /* Nobody uses this node any more: it will be copied to the next tier when there is time. */
 void spw_sched_tiers_want_copy(struct spw_sched_kv *kv, uint32_t node);
+
+/* A cached node of the device, with no copy, begins to leave for the host. False: that does not
+ * pay, or there is no room for it. */
+bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t node);
 
 /* Start the copies that are waited for by nobody, while transfers are to spare. */
 void spw_sched_tiers_balance(struct spw_sched_kv *kv);

@@ -1,13 +1,16 @@
 /* kv_tiers.c - moves blocks between device, host and disk, beside the steps.
  *
- * Outwards: what nobody uses any more is copied to the host, and from there to disk, when transfers
- * are to spare; so a cached block of the device can be given up at once when room is needed. What
- * is swapped out leaves when its copy has arrived and nothing that follows it is on the device any
- * more. Inwards: what a request was placed for. Copies stay where they were.
+ * Outwards: a cached block that has to make room is copied to the host first, when that is quicker
+ * than to compute it again: somewhat before room is needed, or else whoever needs it waits for the
+ * copy. It leaves when the copy has arrived and nothing that follows it is on the device any more.
+ * Besides, what nobody uses is copied to host slots that are to spare, and from the host to disk,
+ * so that a restart finds it. Inwards: what a request was placed for. Copies stay where they were,
+ * and are the first to go there.
  */
 #include <assert.h>
 
 #include "scheduler/kv_ledger_int.h"
+#include "scheduler/sched_int.h"
 
 static uint32_t begin(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier from,
                       enum spw_sched_tier to, uint32_t before)
@@ -28,19 +31,27 @@ static bool may_copy_out(const struct spw_sched_kv *kv)
     return kv->transfers_used < (kv->transfers_max + 1) / 2;
 }
 
-/* A slot of the host or disk tier for a node worth `key`; may forget what is worth less there. */
-static uint32_t slot_for(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint64_t key)
+/* A slot of the host or disk tier for a node worth `key`: free, or of what is worth less there.
+ * spare: not in place of the last copy of anything. */
+static uint32_t slot_for(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint64_t key,
+                         bool spare)
 {
     while (kv->free_counts[tier] == 0) {
         const uint32_t victim = spw_sched_heap_top(&kv->victims[tier]);
-        if (victim == SPW_SCHED_NONE || kv->nodes[victim].key > key)
+        if (victim == SPW_SCHED_NONE)
             return SPW_SCHED_NONE;
-        const enum spw_sched_tier level = spw_sched_kv_level(&kv->nodes[victim]);
-        if (level == tier &&
-            (tier == SPW_SCHED_DISK || kv->nodes[victim].place[SPW_SCHED_DISK] == SPW_SCHED_NONE)) {
+        const struct spw_sched_node *node = &kv->nodes[victim];
+        const enum spw_sched_tier level = spw_sched_kv_level(node);
+        const bool last = level == tier &&
+                          (tier == SPW_SCHED_DISK || node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE);
+        if ((last || spare) && node->key > key)
+            return SPW_SCHED_NONE;
+        if (last && spare)
+            return SPW_SCHED_NONE;
+        if (last) {
             kv->evicted++;
             spw_sched_kv_forget(kv, victim);
-        } else { /* there is another copy */
+        } else {
             spw_sched_kv_place_drop(kv, victim, tier);
             spw_sched_kv_level_changed(kv, victim, level);
         }
@@ -48,15 +59,45 @@ static uint32_t slot_for(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint
     return spw_sched_kv_place_take(kv, tier);
 }
 
-static bool copy_to(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier tier)
+static bool copy_to(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier tier, bool spare)
 {
     struct spw_sched_node *node = &kv->nodes[id];
-    const uint32_t slot = slot_for(kv, tier, node->key);
+    const uint32_t slot = slot_for(kv, tier, node->key, spare);
     if (slot == SPW_SCHED_NONE)
         return false;
     assert(node->place[tier] == SPW_SCHED_NONE && node->place[tier - 1] != SPW_SCHED_NONE);
     node->place[tier] = slot;
     begin(kv, id, (enum spw_sched_tier)(tier - 1), tier, SPW_SCHED_NONE);
+    return true;
+}
+
+/* Is a copy out and back quicker than to compute the block again? */
+static bool copy_pays(const struct spw_sched_kv *kv, uint32_t index)
+{
+    const uint64_t rows = kv->block_tokens;
+    return !spw_sched_cost_known(kv->cost) ||
+           2 * kv->cost->host_block_ns <
+               spw_sched_cost_prefill_ps(kv->cost, index * rows, rows) / 1000;
+}
+
+static void leave(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    node->leaving = true;
+    kv->cached--;
+    kv->leaving++;
+    if (node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0)
+        spw_sched_kv_leave_device(kv, id);
+    else
+        spw_sched_kv_settle(kv, id);
+}
+
+bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t id)
+{
+    if (kv->counts[SPW_SCHED_HOST] == 0 || kv->transfers_used == kv->transfers_max ||
+        !copy_pays(kv, kv->nodes[id].index) || !copy_to(kv, id, SPW_SCHED_HOST, false))
+        return false;
+    leave(kv, id);
     return true;
 }
 
@@ -83,13 +124,23 @@ static enum spw_sched_tier wanted_copy(const struct spw_sched_kv *kv, uint32_t i
 
 void spw_sched_tiers_balance(struct spw_sched_kv *kv)
 {
+    if (kv->counts[SPW_SCHED_HOST] == 0)
+        return;
+    /* Somewhat ahead of what will be asked for. */
+    const uint32_t water = kv->counts[SPW_SCHED_DEVICE] / 16 + 1;
+    while (may_copy_out(kv) && kv->free_counts[SPW_SCHED_DEVICE] + kv->leaving < water) {
+        const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_DEVICE]);
+        if (victim == SPW_SCHED_NONE || kv->nodes[victim].place[SPW_SCHED_HOST] != SPW_SCHED_NONE ||
+            !spw_sched_tiers_move_out(kv, victim))
+            break;
+    }
     while (kv->copy_count > 0 && may_copy_out(kv)) {
         const uint32_t id = kv->copies[kv->copy_head];
         kv->copy_head = (kv->copy_head + 1) % kv->node_count;
         kv->copy_count--;
         const enum spw_sched_tier tier = wanted_copy(kv, id);
-        if (tier != SPW_SCHED_DEVICE)
-            copy_to(kv, id, tier);
+        if (tier != SPW_SCHED_DEVICE && copy_pays(kv, kv->nodes[id].index))
+            copy_to(kv, id, tier, tier == SPW_SCHED_HOST);
     }
 }
 
@@ -97,23 +148,16 @@ uint32_t spw_sched_tiers_swap_out(struct spw_sched_kv *kv, uint32_t tail)
 {
     uint32_t moved = 0, parent;
     for (uint32_t id = tail; id != SPW_SCHED_NONE; id = parent) {
-        struct spw_sched_node *node = &kv->nodes[id];
+        const struct spw_sched_node *node = &kv->nodes[id];
         parent = node->parent;
         if (node->refs > 0 || node->place[SPW_SCHED_DEVICE] == SPW_SCHED_NONE)
             break;
         if (node->leaving || node->loading)
             continue;
-        const bool copied = node->place[SPW_SCHED_HOST] != SPW_SCHED_NONE;
-        if (!copied &&
-            (kv->transfers_used == kv->transfers_max || !copy_to(kv, id, SPW_SCHED_HOST)))
+        if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE &&
+            (kv->transfers_used == kv->transfers_max || !copy_to(kv, id, SPW_SCHED_HOST, false)))
             break;
-        node->leaving = true;
-        kv->cached--;
-        kv->leaving++;
-        if (node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0)
-            spw_sched_kv_leave_device(kv, id);
-        else
-            spw_sched_kv_settle(kv, id);
+        leave(kv, id);
         moved++;
     }
     return moved;
@@ -187,7 +231,8 @@ bool spw_sched_tiers_found(struct spw_sched_kv *kv, uint32_t disk_block, struct 
     uint32_t before = SPW_SCHED_NONE;
     uint32_t *places = kv->free_places[SPW_SCHED_DISK];
     uint32_t *where = kv->copies; /* of the free slots, until the replica is up */
-    if (disk_block >= kv->counts[SPW_SCHED_DISK] || where[disk_block] == SPW_SCHED_NONE ||
+    if ((hash.low | hash.high) == 0 || disk_block >= kv->counts[SPW_SCHED_DISK] ||
+        where[disk_block] == SPW_SCHED_NONE ||
         spw_sched_index_find(kv->index, kv->replica, hash) != SPW_SCHED_NONE)
         return false;
     if (index > 0) {

@@ -193,7 +193,7 @@ static bool reclaim_on(struct spw_sched *sched, uint32_t request, uint32_t index
             continue;
         if (tenant_share
                 ? sched->tenants[other->tenant].served <= sched->tenants[job->tenant].served ||
-                      !spw_sched_wait_above_share(sched, other->tenant, 0)
+                      !spw_sched_wait_above_share(sched, other->tenant, -1)
                 : other->priority != SPW_SCHED_BATCH)
             continue;
         left = spw_sched_job_preempt(sched, i) || left;
