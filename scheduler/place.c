@@ -69,8 +69,8 @@ static void take_prefix(struct spw_sched *sched, struct spw_sched_job *job,
             node = near;
         } else {
             spw_sched_tiers_load(kv, node);
-            spw_sched_mark_moving(sched, job->replica);
         }
+        spw_sched_mark_moving(sched, job->replica);
     }
     for (uint32_t id = node; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
         spw_sched_index_hit(kv, id);
