@@ -9,7 +9,7 @@
  *
  * What is fitted is the time that a step adds: from the result before, or from its plan when that
  * came later, to its result. With P pipeline stages P steps are under way at once: a step's latency
- * is then about P times what it adds.
+ * is then about P times what it adds, and what is measured is the mean of P steps.
  *
  * The fit is least squares of the relative error over normal equations that forget: a short memory
  * of some 256 steps, and a weak long one of some 8192 that speaks where the short one has seen

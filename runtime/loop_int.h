@@ -26,10 +26,13 @@ struct loop_flight {
 struct loop_replica {
     bool up, lost;
     uint32_t flight_head, flight_count;
-    struct loop_flight *flights; /* [flights_max] */
-    uint32_t result_count;       /* of its ranks in `events`, at most flights_max */
-    uint64_t result_ns;          /* when the last result was taken */
-    double step_ns_mean;         /* moving mean of plan to result */
+    struct loop_flight *flights;   /* [flights_max] */
+    uint32_t result_count;         /* of its ranks in `events`, at most flights_max */
+    uint64_t result_ns;            /* when the last result was taken */
+    double step_ns_mean;           /* moving mean of plan to result */
+    struct spw_cost_step cost_sum; /* of cost_steps steps, less than there are stages */
+    uint64_t cost_ns;
+    uint32_t cost_steps;
 };
 
 /* A message that arrived and waits for its place in the turn. */
@@ -97,7 +100,7 @@ void spw_loop_count_cached(struct spw_request *request, uint32_t tokens);
  */
 void spw_loop_cost_planned(struct spw_loop *loop, const struct spw_plan *plan,
                            struct loop_flight *flight);
-void spw_loop_cost_finished(struct spw_loop *loop, const struct loop_replica *replica,
+void spw_loop_cost_finished(struct spw_loop *loop, struct loop_replica *replica,
                             const struct loop_flight *flight, uint64_t result_ns);
 void spw_loop_cost_blocks(struct spw_loop *loop, uint64_t host_block_ns, uint64_t disk_block_ns);
 

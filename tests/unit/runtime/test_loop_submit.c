@@ -113,42 +113,74 @@ static void refusals_say_what_is_predicted(void **state)
     fixture_close(&fx);
 }
 
-/* Steps are measured, and the model reaches status. */
+/* Steps are measured, with stages as many together as there are, and the model is there. */
 static void steps_are_measured(void **state)
 {
     (void)state;
-    fixture_init(&fx);
-    fx.clock_step_ns = SPW_MS;
-    fixture_open(&fx, true);
-    fx.workers[1].delay = 3;
-    for (int i = 0; i < 3; i++) {
-        struct client *client = fixture_client(&fx, 10 + 7 * (uint32_t)i, 80);
-        client->request->ignore_eos = true;
-        fixture_submit(&fx, client);
+    for (uint32_t stages = 1; stages <= 2; stages++) {
+        fixture_init(&fx);
+        fx.config.pipeline = stages;
+        fx.clock_step_ns = SPW_MS;
+        fixture_open(&fx, true);
+        for (uint32_t rank = 1; rank <= stages; rank++)
+            fx.workers[rank].delay = 3;
+        for (int i = 0; i < 3; i++) {
+            struct client *client = fixture_client(&fx, 10 + 7 * (uint32_t)i, 80);
+            client->request->ignore_eos = true;
+            fixture_submit(&fx, client);
+        }
+        fixture_finish(&fx, 1000);
+        struct spw_sched_totals totals;
+        spw_sched_totals(fx.loop->sched, &totals);
+        /* of results that come in one turn the first tells */
+        assert_in_range(fx.loop->cost.steps, SPW_COST_FIRST, totals.steps / stages);
+        const struct spw_sched_cost *fit = &fx.loop->cost.fit;
+        assert_true(fit->fixed_ns + fit->row_ps + fit->decode_context_ps + fit->prefill_context_ps >
+                    0);
+        /* a step here takes a turn or two, each some reads of a clock that ticks every ms */
+        assert_in_range(spw_cost_predict(fit, 3, 90, 0), SPW_MS, 20 * SPW_MS);
+        spw_loop_cost_blocks(fx.loop, 17, 23);
+        assert_int_equal(fit->host_block_ns, 17);
+        assert_int_equal(fit->disk_block_ns, 23);
+        fixture_close(&fx);
     }
-    fixture_finish(&fx, 1000);
-    struct spw_sched_totals totals;
-    spw_sched_totals(fx.loop->sched, &totals);
-    /* of results that come in one turn the first tells */
-    assert_in_range(fx.loop->cost.steps, SPW_COST_FIRST, totals.steps);
-    const struct spw_sched_cost *fit = &fx.loop->cost.fit;
-    assert_true(fit->fixed_ns + fit->row_ps + fit->decode_context_ps + fit->prefill_context_ps > 0);
-    /* a step here takes a turn or two, each some reads of a clock that ticks every ms */
-    uint64_t ns = spw_cost_predict(fit, 3, 90, 0);
-    assert_in_range(ns, SPW_MS, 20 * SPW_MS);
-    spw_loop_cost_blocks(fx.loop, 17, 23);
-    assert_int_equal(fit->host_block_ns, 17);
-    assert_int_equal(fit->disk_block_ns, 23);
+}
+
+/* What is added up: time from result to result, and from the plan where the replica had rested. */
+static void time_is_from_result_to_result(void **state)
+{
+    (void)state;
+    fixture_init(&fx);
+    fx.config.pipeline = 2;
+    fixture_open(&fx, true);
+    struct loop_replica *replica = &fx.loop->replicas[0];
+    const struct {
+        uint64_t planned_ms, result_ms;
+        uint32_t rows;
+    } steps[] = {{100, 110, 10}, {101, 114, 30}, {102, 120, 5}, {200, 204, 8}};
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(steps); i++) {
+        struct loop_flight flight = {.planned_ns = steps[i].planned_ms * SPW_MS,
+                                     .cost = {.rows = steps[i].rows, .predicted_ns = SPW_MS}};
+        spw_loop_cost_finished(fx.loop, replica, &flight, steps[i].result_ms * SPW_MS);
+        replica->result_ns = steps[i].result_ms * SPW_MS;
+    }
+    const struct spw_cost *cost = &fx.loop->cost;
+    assert_int_equal(cost->steps, 2);
+    assert_true(cost->first_ns[0] == 7e6); /* (10 + 4) / 2 */
+    assert_true(cost->first[0][1] == 20);
+    assert_true(cost->first_ns[1] == 5e6); /* (6 + 4) / 2 */
+    assert_true(cost->first[1][1] == 7);   /* 6.5 */
+    assert_int_equal(cost->ratio_count, 2);
+    assert_true(cost->ratios[1] == 0.2f);
     fixture_close(&fx);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(words_say_what_is_full),
-        cmocka_unit_test(seconds_are_rounded_up),
-        cmocka_unit_test(refusals_say_what_is_predicted),
-        cmocka_unit_test(steps_are_measured),
+        cmocka_unit_test(words_say_what_is_full),         cmocka_unit_test(seconds_are_rounded_up),
+        cmocka_unit_test(refusals_say_what_is_predicted), cmocka_unit_test(steps_are_measured),
+        cmocka_unit_test(time_is_from_result_to_result),
     };
     return cmocka_run_group_tests(tests, fixture_log_open, fixture_log_close);
 }
