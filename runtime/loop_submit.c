@@ -77,6 +77,12 @@ static uint32_t retry_after(enum spw_sched_answer answer,
     return (uint32_t)SPW_MAX(seconds, 1u);
 }
 
+/* Of seconds: below one the milliseconds count. */
+static int digits(uint64_t ns)
+{
+    return ns < SPW_SECOND ? 3 : 1;
+}
+
 /* What is full or late, for the client: only the tenant's own name is in it. */
 static enum spw_status refusal(const struct spw_loop *loop, const struct spw_request *request,
                                enum spw_sched_answer answer,
@@ -104,9 +110,10 @@ static enum spw_status refusal(const struct spw_loop *loop, const struct spw_req
                         tenant->name, tenant->queue);
     case SPW_SCHED_TOO_LATE:
         return spw_fail(words, SPW_FULL,
-                        "the request is predicted to start in %.1f s, its deadline is in %.1f s: "
+                        "the request is predicted to start in %.*f s, its deadline is in %.*f s: "
                         "try again later, or give it more time",
-                        (double)prediction->start_ns * 1e-9, (double)left_ns * 1e-9);
+                        digits(prediction->start_ns), (double)prediction->start_ns * 1e-9,
+                        digits(left_ns), (double)left_ns * 1e-9);
     case SPW_SCHED_QUEUE_FULL:
     case SPW_SCHED_ACCEPTED:
         break;

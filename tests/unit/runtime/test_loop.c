@@ -67,7 +67,8 @@ static void every_answer_is_right(void **state)
         spw_sched_totals(fx.loop->sched, &totals);
         assert_int_equal(totals.finished, 120);
         assert_int_equal(totals.kv_blocks_used, 0);
-        assert_int_equal(totals.preempted > 0, rows[row].preempts);
+        if (rows[row].preempts) /* others may be, too: the batch lane makes room for the rest */
+            assert_true(totals.preempted > 0);
         assert_int_equal(fx.loop->metrics.requests_stop, stops);
         assert_int_equal(fx.loop->metrics.requests_length, 120 - stops);
         assert_true(stops > 20 && stops < 100);

@@ -50,7 +50,7 @@ static void words_say_what_is_full(void **state)
     request->deadline_ns = 99 * SPW_SECOND; /* gone by while it was on its way */
     struct spw_error words = {{0}};
     refusal(fx.loop, request, SPW_SCHED_TOO_LATE, &prediction, &words);
-    assert_non_null(strstr(words.text, "its deadline is in 0.0 s"));
+    assert_non_null(strstr(words.text, "its deadline is in 0.000 s"));
     spw_request_release(request);
     spw_request_release(request);
     fixture_close(&fx);
