@@ -11,12 +11,12 @@
  * came later, to its result. With P pipeline stages P steps are under way at once: a step's latency
  * is then about P times what it adds, and what is measured is the mean of P steps.
  *
- * The fit is least squares of the relative error over normal equations that forget: a short memory
- * of some 256 steps, and a weak long one of some 8192 that speaks where the short one has seen
- * nothing (only decodes for a while). A step counts the less the further it is off the prediction,
- * measured by how far steps are off lately: a hiccup counts next to nothing, and a lasting change
- * is followed. Columns that cannot be told apart share the time (ridge). Equal steps in equal order
- * give equal coefficients.
+ * The fit is least squares of the relative error, over the last 256 steps that only decode and the
+ * last 256 with prefill: a few prefills among thousands of decodes count as much as those, and are
+ * not forgotten meanwhile. Older ones of a kind count less, and a step counts the less the further
+ * it is off the fit, measured by how far steps of its kind are off lately: a hiccup counts next to
+ * nothing, and a lasting change is followed. Columns that cannot be told apart share the time, or
+ * keep the shares that they had (ridge). Equal steps in equal order give equal coefficients.
  */
 #ifndef SPW_COST_H
 #define SPW_COST_H
@@ -25,8 +25,9 @@
 
 #define SPW_COST_FIRST  32u  /* steps before the first fit */
 #define SPW_COST_PERIOD 16u  /* steps between fits */
-#define SPW_COST_WINDOW 256u /* steps whose prediction is remembered */
+#define SPW_COST_WINDOW 256u /* steps of a kind, and predictions, that are remembered */
 #define SPW_COST_TERMS  4u
+#define SPW_COST_KINDS  2u /* decodes only, and with prefill */
 
 struct spw_cost_step {
     uint32_t rows;
@@ -34,19 +35,19 @@ struct spw_cost_step {
     uint64_t predicted_ns;                    /* before it ran; 0: nothing was known */
 };
 
-struct spw_cost_memory {
-    double products[SPW_COST_TERMS][SPW_COST_TERMS], times[SPW_COST_TERMS];
+struct spw_cost_memory { /* rings; the newest is at (count - 1) % SPW_COST_WINDOW */
+    double terms[SPW_COST_WINDOW][SPW_COST_TERMS]; /* 1, rows, decode, prefill */
+    double took_ns[SPW_COST_WINDOW];
+    uint64_t count; /* ever */
 };
 
 struct spw_cost {
-    struct spw_sched_cost fit; /* all 0 (but for blocks) until it is known */
-    uint64_t steps;            /* measured */
-    struct spw_cost_memory fast, slow;
-    double terms[SPW_COST_TERMS]; /* of fit, in ns */
-    double first[SPW_COST_FIRST][SPW_COST_TERMS], first_ns[SPW_COST_FIRST];
+    struct spw_sched_cost fit;     /* all 0 (but for blocks) until it is known */
+    uint64_t steps;                /* measured */
+    double prices[SPW_COST_TERMS]; /* of fit, in ns */
     float ratios[SPW_COST_WINDOW]; /* predicted / measured, a ring */
     uint64_t ratio_count;          /* ever */
-    double spread;                 /* median of how far they are off, as a factor less 1 */
+    struct spw_cost_memory kinds[SPW_COST_KINDS];
 };
 
 void spw_cost_init(struct spw_cost *cost);

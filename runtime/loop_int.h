@@ -30,7 +30,7 @@ struct loop_replica {
     uint32_t result_count;         /* of its ranks in `events`, at most flights_max */
     uint64_t result_ns;            /* when the last result was taken */
     double step_ns_mean;           /* moving mean of plan to result */
-    struct spw_cost_step cost_sum; /* of cost_steps steps, less than there are stages */
+    struct spw_cost_step cost_sum; /* of cost_steps steps that are measured together */
     uint64_t cost_ns;
     uint32_t cost_steps;
 };

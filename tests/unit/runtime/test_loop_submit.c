@@ -132,7 +132,7 @@ static void steps_are_measured(void **state)
         fixture_finish(&fx, 1000);
         struct spw_sched_totals totals;
         spw_sched_totals(fx.loop->sched, &totals);
-        /* of results that come in one turn the first tells */
+        /* results that come in one turn are taken together */
         assert_in_range(fx.loop->cost.steps, SPW_COST_FIRST, totals.steps / stages);
         const struct spw_sched_cost *fit = &fx.loop->cost.fit;
         assert_true(fit->fixed_ns + fit->row_ps + fit->decode_context_ps + fit->prefill_context_ps >
@@ -157,7 +157,8 @@ static void time_is_from_result_to_result(void **state)
     const struct {
         uint64_t planned_ms, result_ms;
         uint32_t rows;
-    } steps[] = {{100, 110, 10}, {101, 114, 30}, {102, 120, 5}, {200, 204, 8}};
+    } steps[] = {{100, 110, 10}, {101, 114, 30}, {102, 120, 5},
+                 {200, 204, 8},  {201, 204, 12}, {202, 210, 50}};
     for (size_t i = 0; i < SPW_ARRAY_COUNT(steps); i++) {
         struct loop_flight flight = {.planned_ns = steps[i].planned_ms * SPW_MS,
                                      .cost = {.rows = steps[i].rows, .predicted_ns = SPW_MS}};
@@ -166,12 +167,12 @@ static void time_is_from_result_to_result(void **state)
     }
     const struct spw_cost *cost = &fx.loop->cost;
     assert_int_equal(cost->steps, 2);
-    assert_true(cost->first_ns[0] == 7e6); /* (10 + 4) / 2 */
-    assert_true(cost->first[0][1] == 20);
-    assert_true(cost->first_ns[1] == 5e6); /* (6 + 4) / 2 */
-    assert_true(cost->first[1][1] == 7);   /* 6.5 */
+    assert_true(cost->kinds[0].took_ns[0] == 7e6); /* (10 + 4) / 2 */
+    assert_true(cost->kinds[0].terms[0][1] == 20);
+    assert_true(cost->kinds[0].took_ns[1] == 3333333); /* (6 + 4 + 0) / 3: two came in one turn */
+    assert_true(cost->kinds[0].terms[1][1] == 8);      /* 25 / 3 */
     assert_int_equal(cost->ratio_count, 2);
-    assert_true(cost->ratios[1] == 0.2f);
+    assert_true(cost->ratios[1] == (float)(1e6 / 3333333));
     fixture_close(&fx);
 }
 
