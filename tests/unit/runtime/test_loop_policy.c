@@ -61,6 +61,12 @@ static void knobs_arrive(void **state)
     assert_int_equal(config->batch_permille, 250);
     assert_false(config->prefix);
     assert_int_equal(config->evict, SPW_SCHED_EVICT_LRU);
+    static const uint32_t weights[] = {7, 3, 1};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct spw_sched_tenant_totals totals;
+        spw_sched_tenant_totals(fx.loop->sched, i, &totals);
+        assert_int_equal(totals.weight, weights[i]);
+    }
     /* a request of a tenant, without names */
     struct client *client = fixture_client(&fx, 20, 20);
     client->request->tenant = 2;
@@ -118,6 +124,98 @@ static void cached_tokens_are_counted(void **state)
     assert_int_equal(spw_request_cached_tokens(request), 7);
     spw_request_release(request);
     spw_request_release(request);
+}
+
+/* A prompt that was computed before is not computed again, an answer of before neither; and the
+ * worker's blocks show that what is taken over is right.
+ */
+static void prompts_are_shared(void **state)
+{
+    (void)state;
+    fixture_init(&fx);
+    fixture_open(&fx, true);
+    struct client *first = fixture_client(&fx, 45, 20);
+    first->request->ignore_eos = true;
+    fixture_submit(&fx, first);
+    fixture_finish(&fx, 200);
+    fixture_expect_answer(first);
+    assert_int_equal(spw_request_cached_tokens(first->request), 0);
+    /* the same, the same with its answer behind, and one token that differs in the third block */
+    struct client *same = fixture_client(&fx, 45, 20), *longer = fixture_client(&fx, 64, 20),
+                  *other = fixture_client(&fx, 45, 20);
+    const struct spw_request *from = first->request;
+    memcpy(same->request->prompt, from->prompt, 45 * sizeof(*from->prompt));
+    memcpy(longer->request->prompt, from->prompt, 45 * sizeof(*from->prompt));
+    memcpy(longer->request->prompt + 45, from->output, 19 * sizeof(*from->output));
+    memcpy(other->request->prompt, from->prompt, 45 * sizeof(*from->prompt));
+    other->request->prompt[20] = (from->prompt[20] + 1) % (int32_t)FIXTURE_VOCAB;
+    fixture_submit(&fx, same);
+    fixture_submit(&fx, longer);
+    fixture_submit(&fx, other);
+    fixture_finish(&fx, 200);
+    fixture_expect_answer(same);
+    fixture_expect_answer(longer);
+    fixture_expect_answer(other);
+    assert_int_equal(spw_request_cached_tokens(same->request), 40);
+    /* 64 tokens were written, in eight blocks; one row is left to sample from */
+    assert_in_range(spw_request_cached_tokens(longer->request), 56, 63);
+    assert_int_equal(spw_request_cached_tokens(other->request), 16);
+    struct spw_sched_totals totals;
+    spw_sched_totals(fx.loop->sched, &totals);
+    assert_int_equal(totals.prompt_tokens, 45 + 45 + 64 + 45);
+    assert_int_equal(totals.cached_tokens, 40 + 16 + longer->request->cached_tokens);
+    fixture_close(&fx);
+}
+
+/* One tenant's queue is full, and another's is not. */
+static void queues_are_a_tenants_own(void **state)
+{
+    (void)state;
+    fixture_init(&fx);
+    fx.config.slots = 1;
+    snprintf(fx.config.tenants, sizeof(fx.config.tenants), "web=1:2,research=1");
+    fixture_open(&fx, true);
+    struct client *clients[5];
+    for (uint32_t i = 0; i < 5; i++) { /* one runs, two wait, one is too many; one of research */
+        clients[i] = fixture_client(&fx, 10, 30);
+        clients[i]->request->tenant = i < 4 ? 1 : 2;
+        clients[i]->request->ignore_eos = true;
+        fixture_submit(&fx, clients[i]);
+        fixture_turns(&fx, 1);
+    }
+    fixture_expect_error(clients[3], SPW_FULL,
+                         "the queue of tenant 'web' is full, 2 of its requests may wait");
+    assert_in_range(clients[3]->request->retry_after_seconds, 1, 3600);
+    fixture_finish(&fx, 500);
+    for (uint32_t i = 0; i < 5; i++)
+        if (i != 3)
+            fixture_expect_answer(clients[i]);
+    fixture_close(&fx);
+}
+
+/* What steps take is known: a request that cannot start in time is told so at once. */
+static void late_ones_are_told(void **state)
+{
+    (void)state;
+    fixture_init(&fx);
+    fx.config.slots = 1;
+    fx.clock_step_ns = SPW_MS;
+    fixture_open(&fx, true);
+    for (uint32_t i = 0; i < 8; i++) {
+        struct client *client = fixture_client(&fx, 10, 50);
+        client->request->ignore_eos = true;
+        fixture_submit(&fx, client);
+    }
+    fixture_turns(&fx, 200);
+    assert_true(fx.loop->cost.steps >= SPW_COST_FIRST);
+    struct client *late = fixture_client(&fx, 10, 50);
+    late->request->deadline_ns = fx.now_ns + 10 * SPW_MS;
+    fixture_submit(&fx, late);
+    fixture_turns(&fx, 1);
+    fixture_expect_error(late, SPW_FULL, "the request is predicted to start in ");
+    assert_in_range(late->request->retry_after_seconds, 1, 3600);
+    fixture_finish(&fx, 2000);
+    fixture_close(&fx);
 }
 
 /* Status has what sharing does, under the names that tools read. */
@@ -188,6 +286,9 @@ int main(void)
         cmocka_unit_test(answers_have_names),
         cmocka_unit_test(knobs_arrive),
         cmocka_unit_test(cached_tokens_are_counted),
+        cmocka_unit_test(prompts_are_shared),
+        cmocka_unit_test(queues_are_a_tenants_own),
+        cmocka_unit_test(late_ones_are_told),
         cmocka_unit_test(status_says_it),
     };
     return cmocka_run_group_tests(tests, fixture_log_open, fixture_log_close);
