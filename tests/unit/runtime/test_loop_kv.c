@@ -499,6 +499,53 @@ static void block_times_are_those_of_the_slowest(void **state)
     fixture_close(&fx);
 }
 
+static void reports_show_the_tiers(void **state)
+{
+    (void)state;
+    struct spw_buffer text;
+    spw_buffer_init(&text, 1 << 20);
+    open_loop(true);
+    for (uint32_t rank = 1; rank <= 8; rank++) {
+        struct spw_wire_status *status = &fx.loop->ranks[rank].status;
+        status->kv_host_bytes = 1000 + rank;
+        status->kv_disk_bytes = 2000 + rank;
+        status->kv_transfers_done = 3000 + rank;
+        status->kv_transfers_failed = 40 + rank;
+        status->kv_damaged = 5 + rank;
+        status->kv_host_block_ns = 250000000;
+    }
+    fx.loop->report_ns = 0;
+    fixture_turns(&fx, 1);
+    spw_loop_status_json(fx.loop, &text);
+    assert_non_null(strstr(spw_buffer_text(&text),
+                           "\"kv_tiers\":{\"host_bytes\":1003,\"disk_bytes\":2003,"
+                           "\"transfers_done\":3003,\"transfers_failed\":43,"
+                           "\"blocks_damaged\":8,\"host_block_seconds\":0.25,"
+                           "\"disk_block_seconds\":0.0}"));
+    spw_buffer_clear(&text);
+    spw_loop_metrics(fx.loop, &text);
+    static const char *const lines[] = {
+        "spillway_kv_host_bytes{model_name=\"demo\"} 8036\n",
+        "spillway_kv_disk_bytes{model_name=\"demo\"} 16036\n",
+        "spillway_kv_transfers_total{model_name=\"demo\"} 24036\n",
+        "spillway_kv_transfers_failed_total{model_name=\"demo\"} 356\n",
+        "spillway_kv_blocks_damaged_total{model_name=\"demo\"} 76\n"};
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(lines); i++)
+        assert_non_null(strstr(spw_buffer_text(&text), lines[i]));
+    spw_buffer_done(&text);
+    fixture_close(&fx);
+    /* a deployment without tiers has none in its reports */
+    fixture_init(&fx);
+    fixture_open(&fx, true);
+    spw_buffer_init(&text, 1 << 20);
+    spw_loop_status_json(fx.loop, &text);
+    spw_loop_metrics(fx.loop, &text);
+    assert_null(strstr(spw_buffer_text(&text), "kv_tiers"));
+    assert_null(strstr(spw_buffer_text(&text), "spillway_kv_disk_bytes"));
+    spw_buffer_done(&text);
+    fixture_close(&fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +560,7 @@ int main(void)
         cmocka_unit_test(parents_come_first),
         cmocka_unit_test(lists_that_do_not_hold_together_are_not_used),
         cmocka_unit_test(block_times_are_those_of_the_slowest),
+        cmocka_unit_test(reports_show_the_tiers),
     };
     return cmocka_run_group_tests(tests, fixture_log_open, fixture_log_close);
 }
