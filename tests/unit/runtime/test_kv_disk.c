@@ -428,10 +428,12 @@ static void a_file_of_another_kind_starts_empty_and_is_named(void **state)
         identity->kv_head_begin -= i == 6;
         identity->kv_head_end += i == 7;
         identity->block_bytes -= i == 8;
+        kv.memory.block_bytes = (size_t)identity->block_bytes;
         kv_open(&kv);
         save(5, 9);
         kv_close(&kv);
         kv.config = own;
+        kv.memory.block_bytes = BLOCK_BYTES;
         read_log();
         kv_open(&kv);
         assert_int_equal(found_count(), 0);
