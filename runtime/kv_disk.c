@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define START_BYTES (8u << 20)
+
 struct spw_kv_disk {
     int fd;
     char name[512];
@@ -22,6 +24,7 @@ struct spw_kv_disk {
     struct spw_kv_found *found;
     uint32_t found_count;
     uint64_t unsynced;
+    uint64_t unstarted; /* of them, not yet on their way from memory to the disk */
 };
 
 /* All of it, or what errno says; a file that ends early is EIO. */
@@ -338,7 +341,8 @@ enum spw_status spw_kv_disk_write(struct spw_kv_disk *disk, uint32_t slot,
     uint64_t at = spw_kv_file_payload_at(slot, disk->stride);
     assert(slot < disk->slots && header->epoch);
     spw_kv_header_encode(header, record);
-    if (!clear_slot(disk, slot) || !write_all(disk->fd, payload, bytes, at) ||
+    bool cleared = disk->epochs[slot] == 0 || clear_slot(disk, slot);
+    if (!cleared || !write_all(disk->fd, payload, bytes, at) ||
         !write_all(disk->fd, record, sizeof(record), spw_kv_file_header_at(slot, disk->stride))) {
         *out_reason = strerror(errno);
         return SPW_IO;
@@ -346,8 +350,12 @@ enum spw_status spw_kv_disk_write(struct spw_kv_disk *disk, uint32_t slot,
     disk->epochs[slot] = header->epoch;
     disk->used++;
     disk->unsynced += bytes + sizeof(record);
-    /* the disk begins now, so that the sync has little left to wait for */
-    sync_file_range(disk->fd, (off_t)at, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
+    disk->unstarted += bytes + sizeof(record);
+    if (disk->unstarted >= START_BYTES) {
+        /* the disk begins, so that the sync has little left to wait for */
+        sync_file_range(disk->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        disk->unstarted = 0;
+    }
     return SPW_OK;
 }
 
@@ -407,6 +415,6 @@ enum spw_status spw_kv_disk_sync(struct spw_kv_disk *disk)
 {
     if (disk->unsynced == 0)
         return SPW_OK;
-    disk->unsynced = 0;
+    disk->unsynced = disk->unstarted = 0;
     return fdatasync(disk->fd) ? SPW_IO : SPW_OK;
 }
