@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -357,6 +358,29 @@ static void a_torn_write_is_refused(void **state)
     }
 }
 
+/* A write that breaks off in the middle of the bytes: the old block is not found in its place. */
+static void a_write_that_breaks_off_leaves_nothing(void **state)
+{
+    (void)state;
+    struct rlimit old, small;
+    save(4, 19);
+    save(5, 20);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = (struct rlimit){.rlim_cur = spw_kv_file_payload_at(20, STRIDE) + 100,
+                            .rlim_max = old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    kv_fill(&kv, 0, 6);
+    enum spw_status status = kv_move(&kv, 6, D, 0, F, 20);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(status, SPW_IO);
+    restart();
+    assert_int_equal(found_count(), 1);
+    expect_refused(5, 20);
+    expect_refused(6, 20);
+    expect_read(4, 19);
+}
+
 /* A header that is right in itself but not for this file, this slot or this time. */
 static void a_foreign_or_stale_block_on_disk_is_refused(void **state)
 {
@@ -616,6 +640,7 @@ int main(void)
         TEST(damage_on_disk_is_refused),
         TEST(without_checksums_wrong_bytes_are_served),
         TEST(a_torn_write_is_refused),
+        TEST(a_write_that_breaks_off_leaves_nothing),
         TEST(a_foreign_or_stale_block_on_disk_is_refused),
         TEST(a_file_of_another_kind_starts_empty_and_is_named),
         TEST(a_damaged_head_starts_empty_and_is_named),

@@ -312,6 +312,7 @@ static void what_is_waited_for_goes_first(void **state)
             assert_ptr_equal(job, &urgent[next_urgent]);
             next_urgent++;
             row++;
+            assert_true(row <= BACKGROUND_EVERY || next_background == 3);
         }
     }
     assert_int_equal(next_urgent, 20);

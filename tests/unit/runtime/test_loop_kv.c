@@ -230,6 +230,9 @@ static void answers_that_were_not_asked_for_are_dropped(void **state)
         go();
         expect_log(words);
     }
+    answer_raw(2, 0, serial - 1, SPW_OK); /* by one that has not answered yet */
+    go();
+    expect_log("not in flight rank=2 count=1\n");
     answer_raw(5, 0, serial, SPW_OK); /* of the other replica */
     go();
     expect_log("not in flight rank=5 count=1\n");
@@ -350,6 +353,24 @@ static void a_lost_replica_voids_what_is_in_flight(void **state)
             assert_true(ends[i].replica == 1 && ends[i].ok);
         fixture_close(&fx);
     }
+}
+
+/* Ends that came in the same turn as the loss, before it was known, are void too. */
+static void ends_of_the_turn_of_the_loss_are_void(void **state)
+{
+    (void)state;
+    open_loop(true);
+    wish(0, 6);
+    wish(1, 6);
+    go();
+    for (uint32_t rank = 1; rank <= 8; rank++)
+        answer(rank, 6, SPW_OK);
+    spw_tp_send(fx.workers[3].tp, 0, SPW_WIRE_RESULT, "damage", 6); /* taken before the ends */
+    go();
+    assert_true(fx.loop->replicas[0].lost && !fx.loop->replicas[1].lost);
+    assert_int_equal(end_count, 1);
+    assert_int_equal(ends[0].replica, 1);
+    fixture_close(&fx);
 }
 
 /* ---- what is on disk ---- */
@@ -556,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_rank_that_never_answers_is_named_and_given_up),
         cmocka_unit_test(slow_copies_are_waited_for),
         cmocka_unit_test(a_lost_replica_voids_what_is_in_flight),
+        cmocka_unit_test(ends_of_the_turn_of_the_loss_are_void),
         cmocka_unit_test(what_all_ranks_have_is_told),
         cmocka_unit_test(parents_come_first),
         cmocka_unit_test(lists_that_do_not_hold_together_are_not_used),
