@@ -138,11 +138,11 @@ void spw_metrics_kv_print(const struct spw_metrics_kv *kv, const char *model_nam
           model_name, (double)kv->host_bytes);
     value(out, "spillway_kv_disk_bytes", gauge, "KV blocks on disk, all workers.", model_name,
           (double)kv->disk_bytes);
-    value(out, "spillway_kv_transfers_total", counter,
+    value(out, "spillway_kv_copies_total", counter,
           "Copies of a worker's part of a KV block between device, host memory and disk.",
           model_name, (double)kv->transfers_done);
-    value(out, "spillway_kv_transfers_failed_total", counter, "... that did not succeed.",
-          model_name, (double)kv->transfers_failed);
+    value(out, "spillway_kv_copies_failed_total", counter, "... that did not succeed.", model_name,
+          (double)kv->transfers_failed);
     value(out, "spillway_kv_blocks_damaged_total", counter,
           "KV blocks refused as damaged, stale or foreign.", model_name, (double)kv->damaged);
 }

@@ -548,8 +548,8 @@ static void reports_show_the_tiers(void **state)
     static const char *const lines[] = {
         "spillway_kv_host_bytes{model_name=\"demo\"} 8036\n",
         "spillway_kv_disk_bytes{model_name=\"demo\"} 16036\n",
-        "spillway_kv_transfers_total{model_name=\"demo\"} 24036\n",
-        "spillway_kv_transfers_failed_total{model_name=\"demo\"} 356\n",
+        "spillway_kv_copies_total{model_name=\"demo\"} 24036\n",
+        "spillway_kv_copies_failed_total{model_name=\"demo\"} 356\n",
         "spillway_kv_blocks_damaged_total{model_name=\"demo\"} 76\n"};
     for (size_t i = 0; i < SPW_ARRAY_COUNT(lines); i++)
         assert_non_null(strstr(spw_buffer_text(&text), lines[i]));
