@@ -63,6 +63,7 @@ struct loop_kv {
     struct spw_wire_kv_done done_in[SPW_WIRE_KV_MAX]; /* of a message, while it is read */
     struct spw_kv_found found_in[SPW_WIRE_FOUND_MAX];
     uint64_t serial;
+    uint64_t cost_ns; /* when the cost model was told last */
 };
 
 /* ---- answers ---- */
@@ -163,6 +164,12 @@ bool spw_loop_kv_take(struct spw_loop *loop)
         char words[128];
         snprintf(words, sizeof(words), "damaged ends of KV transfers from rank %u", peer);
         spw_loop_replica_lost(loop, i, SPW_CORRUPT, words);
+    }
+    if (moved && loop->now_ns - kv->cost_ns >= SPW_SECOND) {
+        uint64_t host_ns, disk_ns;
+        spw_loop_kv_block_ns(loop, &host_ns, &disk_ns);
+        spw_loop_cost_blocks(loop, host_ns, disk_ns);
+        kv->cost_ns = loop->now_ns;
     }
     return moved;
 }

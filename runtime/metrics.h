@@ -9,6 +9,7 @@
 #define SPW_METRICS_H
 
 #include "runtime/base/buffer.h"
+#include "runtime/cost.h"
 #include "scheduler/scheduler.h"
 
 #define SPW_METRICS_BUCKETS 18u
@@ -38,5 +39,16 @@ struct spw_metrics_kv {
 };
 void spw_metrics_kv_print(const struct spw_metrics_kv *kv, const char *model_name,
                           struct spw_buffer *out);
+
+struct spw_metrics_tenant {
+    const char *name;
+    struct spw_sched_tenant_totals totals;
+};
+
+/* What sharing does: cached blocks, tiers, the batch lane, tenants, the cost model. */
+void spw_metrics_print_policy(const struct spw_sched_totals *totals,
+                              const struct spw_metrics_tenant *tenants, uint32_t tenant_count,
+                              const struct spw_cost *cost, const char *model_name,
+                              struct spw_buffer *out);
 
 #endif
