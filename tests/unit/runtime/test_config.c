@@ -533,12 +533,12 @@ static void digest_changes_with_what_is_agreed(void **state)
     spw_config_defaults(&config);
     struct spw_digest digest = spw_config_digest(&config);
     spw_config_agreed_text(&config, text, sizeof(text));
-    assert_string_equal(text,
-                        "tensor=1 pipeline=1 replicas=1 prefill=0 decode=0 gateways=1 spares=0 "
-                        "dtype=auto kv_bytes=0 host_kv_bytes=0 disk_kv_bytes=0 block_tokens=16 "
-                        "context_tokens=0 step_tokens=512 "
-                        "prefill_chunk=0 slots=64 queue=1024 prefix_cache=tenant step_timeout_seconds=60 "
-                        "start_timeout_seconds=600");
+    assert_string_equal(
+        text, "tensor=1 pipeline=1 replicas=1 prefill=0 decode=0 gateways=1 spares=0 "
+              "dtype=auto kv_bytes=0 host_kv_bytes=0 disk_kv_bytes=0 block_tokens=16 "
+              "context_tokens=0 step_tokens=512 "
+              "prefill_chunk=0 slots=64 queue=1024 prefix_cache=tenant step_timeout_seconds=60 "
+              "start_timeout_seconds=600");
     for (size_t i = 0; i < SPW_ARRAY_COUNT(agreements); i++) {
         assert_int_equal(flag(agreements[i].key, agreements[i].value), SPW_OK);
         struct spw_digest now = spw_config_digest(&config);
