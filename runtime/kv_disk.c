@@ -1,5 +1,6 @@
 #include "runtime/kv_disk.h"
 
+#include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define START_BYTES (8u << 20)
@@ -259,6 +261,19 @@ enum spw_status spw_kv_disk_attach(int fd, const char *name, const struct spw_kv
     return SPW_OK;
 }
 
+static bool lock(int fd, uint64_t wait_ns)
+{
+    uint64_t until_ns = spw_clock_monotonic_ns() + wait_ns;
+    const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};
+    for (;;) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return true;
+        if ((errno != EWOULDBLOCK && errno != EINTR) || spw_clock_monotonic_ns() >= until_ns)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+}
+
 enum spw_status spw_kv_disk_open(const struct spw_kv_disk_config *config,
                                  struct spw_kv_disk **out_disk, struct spw_error *error)
 {
@@ -273,7 +288,7 @@ enum spw_status spw_kv_disk_open(const struct spw_kv_disk_config *config,
     if (fd < 0)
         return spw_fail(error, SPW_CONFIG, "KV file %s cannot be opened: %s; set another kv-dir",
                         path, strerror(errno));
-    if (flock(fd, LOCK_EX | LOCK_NB)) {
+    if (!lock(fd, config->lock_wait_ns)) {
         int code = errno;
         close(fd);
         if (code == EWOULDBLOCK)

@@ -26,6 +26,7 @@ struct spw_kv_disk_config {
     uint32_t replica, stage, tensor;
     struct spw_kv_identity identity;
     uint32_t slots;
+    uint64_t lock_wait_ns; /* how long another's lock may take to go: one that is just ending */
 };
 
 /* Open or make the file, lock it, read all headers. A file of another model, type, layout or build

@@ -416,6 +416,7 @@ enum spw_status spw_kv_store_create(const struct spw_kv_store_config *config,
     if (!status && config->disk_slots) {
         struct spw_kv_disk_config disk = {
             .dir = config->dir,
+            .lock_wait_ns = config->lock_wait_ns,
             .replica = config->replica,
             .stage = config->stage,
             .tensor = config->tensor,

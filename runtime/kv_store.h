@@ -43,6 +43,7 @@ struct spw_kv_store_config {
     uint32_t host_slots;
     uint32_t disk_slots; /* 0: no disk */
     const char *dir;
+    uint64_t lock_wait_ns;
     uint32_t replica, stage, tensor; /* name the file */
     uint32_t jobs_max;               /* transfers at once */
     void (*wake)(void *context);     /* the store's thread: an end can be taken; may be NULL */

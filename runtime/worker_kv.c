@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-#define WAIT_NS (20 * SPW_MS)
+#define WAIT_NS      (20 * SPW_MS)
+#define LOCK_WAIT_NS (5 * SPW_SECOND) /* a rank of a killed deployment sees its end only then */
 
 static void on_kv(void *context, uint32_t peer, const void *data, size_t bytes)
 {
@@ -141,6 +142,7 @@ enum spw_status spw_worker_kv_open(struct worker *worker)
         .host_slots = config->host_blocks,
         .disk_slots = config->disk_blocks,
         .dir = config->config->kv_dir,
+        .lock_wait_ns = LOCK_WAIT_NS,
         .replica = config->place.replica,
         .stage = config->place.stage,
         .tensor = config->place.tensor,

@@ -6,10 +6,12 @@
 #include "runtime/base/rng.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define D      SPW_SCHED_DEVICE
 #define H      SPW_SCHED_HOST
@@ -559,6 +561,37 @@ static void two_deployments_cannot_share_a_file(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+static void *let_go(void *context)
+{
+    struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
+    nanosleep(&pause, NULL);
+    spw_kv_disk_close(context);
+    return NULL;
+}
+
+/* One that is just ending is waited for. */
+static void a_lock_that_goes_is_waited_for(void **state)
+{
+    (void)state;
+    struct spw_kv_disk_config config = {.dir = kv.dir,
+                                        .replica = 1,
+                                        .stage = 2,
+                                        .tensor = 3,
+                                        .identity = kv.config.identity,
+                                        .slots = DISK_SLOTS};
+    struct spw_kv_disk *disk = NULL;
+    pthread_t thread;
+    save(5, 9);
+    kv_close(&kv);
+    assert_int_equal(spw_kv_disk_open(&config, &disk, &kv.error), SPW_OK);
+    assert_int_equal(pthread_create(&thread, NULL, let_go, disk), 0);
+    kv.config.lock_wait_ns = 60ull * 1000 * 1000 * 1000;
+    kv_open(&kv);
+    pthread_join(thread, NULL);
+    kv.config.lock_wait_ns = 0;
+    expect_read(5, 9);
+}
+
 static void a_disk_without_room_is_named(void **state)
 {
     (void)state;
@@ -646,6 +679,7 @@ int main(void)
         TEST(a_damaged_head_starts_empty_and_is_named),
         TEST(what_is_not_ours_is_left_alone),
         TEST(two_deployments_cannot_share_a_file),
+        TEST(a_lock_that_goes_is_waited_for),
         TEST(a_disk_without_room_is_named),
         TEST(a_stop_finishes_what_goes_to_the_disk),
         cmocka_unit_test(slots_fit_into_the_bytes_they_were_made_from),
