@@ -9,6 +9,18 @@
 #define REPORT_PERIOD_NS (100 * SPW_MS)
 #define TENANTS_FEW      64u /* more are looked at once a second: it takes time */
 
+/* A worker's KV blocks beside its device. */
+static json_t *tiers_json(const struct spw_wire_status *status)
+{
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "host_bytes", (json_int_t)status->kv_host_bytes,
+        "disk_bytes", (json_int_t)status->kv_disk_bytes, "transfers_done",
+        (json_int_t)status->kv_transfers_done, "transfers_failed",
+        (json_int_t)status->kv_transfers_failed, "blocks_damaged", (json_int_t)status->kv_damaged,
+        "host_block_seconds", (double)status->kv_host_block_ns * 1e-9, "disk_block_seconds",
+        (double)status->kv_disk_block_ns * 1e-9);
+}
+
 static json_t *rank_json(const struct spw_loop *loop, uint32_t rank)
 {
     struct spw_place place = spw_layout_place(loop->config.config, rank);
@@ -36,6 +48,8 @@ static json_t *rank_json(const struct spw_loop *loop, uint32_t rank)
     if (worker) {
         json_object_set_new(json, "kv_bytes", json_integer((json_int_t)status->kv_bytes));
         json_object_set_new(json, "compute_seconds", json_real((double)status->compute_ns * 1e-9));
+        if (loop->kv)
+            json_object_set_new(json, "kv_tiers", tiers_json(status));
     }
     if (status->error[0])
         json_object_set_new(json, "error", json_string(status->error));
@@ -169,6 +183,20 @@ static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_t
         "output", (json_int_t)loop->metrics.output_tokens, "sites");
 }
 
+static void print_kv(struct spw_loop *loop)
+{
+    struct spw_metrics_kv kv = {0};
+    for (uint32_t rank = 1; rank <= spw_layout_workers(loop->config.config); rank++) {
+        const struct spw_wire_status *status = &loop->ranks[rank].status;
+        kv.host_bytes += status->kv_host_bytes;
+        kv.disk_bytes += status->kv_disk_bytes;
+        kv.transfers_done += status->kv_transfers_done;
+        kv.transfers_failed += status->kv_transfers_failed;
+        kv.damaged += status->kv_damaged;
+    }
+    spw_metrics_kv_print(&kv, loop->config.model_name, &loop->metrics_text);
+}
+
 void spw_loop_report(struct spw_loop *loop)
 {
     uint64_t period_ns = loop->tenants->count > TENANTS_FEW ? SPW_SECOND : REPORT_PERIOD_NS;
@@ -187,6 +215,8 @@ void spw_loop_report(struct spw_loop *loop)
         spw_buffer_add_text(&loop->status_text, text);
     }
     print_metrics(loop, &totals);
+    if (loop->kv)
+        print_kv(loop);
     pthread_mutex_unlock(&loop->report_lock);
     free(text);
     json_decref(json);

@@ -137,6 +137,23 @@ void spw_metrics_print(const struct spw_metrics *metrics, const struct spw_sched
     histogram(out, "spillway_step_seconds", "From plan to result.", model_name, &metrics->step);
 }
 
+void spw_metrics_kv_print(const struct spw_metrics_kv *kv, const char *model_name,
+                          struct spw_buffer *out)
+{
+    static const char *const counter = "counter", *const gauge = "gauge";
+    value(out, "spillway_kv_host_bytes", gauge, "KV blocks in host memory, all workers.",
+          model_name, (double)kv->host_bytes);
+    value(out, "spillway_kv_disk_bytes", gauge, "KV blocks on disk, all workers.", model_name,
+          (double)kv->disk_bytes);
+    value(out, "spillway_kv_copies_total", counter,
+          "Copies of a worker's part of a KV block between device, host memory and disk.",
+          model_name, (double)kv->transfers_done);
+    value(out, "spillway_kv_copies_failed_total", counter, "... that did not succeed.", model_name,
+          (double)kv->transfers_failed);
+    value(out, "spillway_kv_blocks_damaged_total", counter,
+          "KV blocks refused as damaged, stale or foreign.", model_name, (double)kv->damaged);
+}
+
 /* One series with a second label. */
 static void labelled(struct spw_buffer *out, const char *name, const char *model_name,
                      const char *label, const char *what, double number)

@@ -32,6 +32,14 @@ double spw_histogram_bound(uint32_t bucket);
 void spw_metrics_print(const struct spw_metrics *metrics, const struct spw_sched_totals *totals,
                        const char *model_name, struct spw_buffer *out);
 
+/* KV blocks beside the devices, all workers together. */
+struct spw_metrics_kv {
+    uint64_t host_bytes, disk_bytes;
+    uint64_t transfers_done, transfers_failed, damaged;
+};
+void spw_metrics_kv_print(const struct spw_metrics_kv *kv, const char *model_name,
+                          struct spw_buffer *out);
+
 struct spw_metrics_tenant {
     const char *name;
     struct spw_sched_tenant_totals totals;
