@@ -258,7 +258,10 @@ static int run(const struct spw_command *command, int argc, char **argv)
     spw_cli_catch_signals();
     options.stop = &spw_cli_stop;
     enum spw_status status = spw_load_run(&options, stdout, &error);
-    return status ? spw_cli_fail(command, status, &error) : SPW_EXIT_OK;
+    if (!status)
+        return SPW_EXIT_OK;
+    (void)spw_cli_fail(command, status, &error);
+    return status == SPW_INVALID ? SPW_EXIT_USAGE : SPW_EXIT_FAILURE;
 }
 
 const struct spw_command spw_cli_bench_load = {
