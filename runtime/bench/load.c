@@ -78,11 +78,11 @@ static void print_head(const struct spw_load_options *options, const struct spw_
         fprintf(out, "prompts of token ids\n\n");
 }
 
-static struct spw_load_point make_point(double rate, struct spw_load_figures *figures)
+static struct spw_load_point make_point(struct spw_load_figures *figures)
 {
     double seconds = figures->seconds > 0 ? figures->seconds : NAN;
     return (struct spw_load_point){
-        .rate = rate > 0 ? rate : figures->offered_per_second,
+        .rate = figures->offered_per_second,
         .requests_per_second = (double)figures->completed / seconds,
         .output_per_second = (double)figures->output_tokens / seconds,
         .ttft_p50 = spw_quantile_at(&figures->ttft_ms, 0.5),
@@ -138,7 +138,7 @@ static enum spw_status run_once(const struct spw_load_options *options, struct s
     spw_load_plan_name(&plan, options, rate, name, sizeof(name));
     spw_load_report(options, name, &log, &figures, out);
     if (out_point)
-        *out_point = make_point(rate, &figures);
+        *out_point = make_point(&figures);
     else if (options->svg_path)
         status = spw_load_draw_run(options, &log, &figures, error);
     if (!status && options->csv_path)

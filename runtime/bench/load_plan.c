@@ -66,6 +66,22 @@ static uint32_t scaled(uint32_t tokens, double factor, uint32_t min, uint32_t ma
     return (uint32_t)fmin(value, max ? max : 1e9);
 }
 
+/* What brings the part that will be used to this mean rate: traces have slow and fast hours. */
+static double factor_for(const struct spw_load_options *options, const struct spw_trace *trace,
+                         double rate)
+{
+    double used = (double)trace->count;
+    if (options->seconds > 0)
+        used = (double)options->warm_up_count +
+               round(rate * (options->warm_up_seconds + options->seconds));
+    else if (options->count > 0)
+        used = (double)(options->warm_up_count + options->count) +
+               round(rate * options->warm_up_seconds);
+    size_t count = (size_t)fmin(fmax(used, 2), (double)trace->count);
+    double length = (double)trace->requests[count - 1].at_ns * 1e-9;
+    return length > 0 ? rate * length / (double)(count - 1) : 1;
+}
+
 static enum spw_status read_trace(const struct spw_load_options *options, double rate,
                                   struct spw_trace *out_trace, struct spw_error *error)
 {
@@ -83,10 +99,7 @@ static enum spw_status read_trace(const struct spw_load_options *options, double
         request->output_tokens = scaled(request->output_tokens, options->length_scale,
                                         options->output_min, options->output_max);
     }
-    double factor = options->speed, length = last_seconds(out_trace);
-    if (rate > 0 && length > 0)
-        factor = rate * length / (double)(out_trace->count - 1);
-    spw_trace_speed(out_trace, factor);
+    spw_trace_speed(out_trace, rate > 0 ? factor_for(options, out_trace, rate) : options->speed);
     return SPW_OK;
 }
 

@@ -390,12 +390,13 @@ static void write_trace(void)
     snprintf(trace_path, sizeof(trace_path), "/tmp/spw_test_load.%ld.jsonl", (long)getpid());
     FILE *file = fopen(trace_path, "w");
     assert_non_null(file);
-    /* Mooncake: 10 requests, each 500 ms, two blocks of 512 tokens of which the first is shared */
+    /* Mooncake: 10 requests, each 500 ms with a rest of 3 s after six, two blocks of 512 tokens of
+     * which the first is shared */
     for (int i = 0; i < 10; i++)
         fprintf(file,
                 "{\"timestamp\": %d, \"input_length\": 1000, \"output_length\": %d, \"hash_ids\": "
                 "[7, %d]}\n",
-                1000 + 500 * i, 10 + i, 100 + i);
+                1000 + 500 * i + (i > 5 ? 3000 : 0), 10 + i, 100 + i);
     fclose(file);
 }
 
@@ -409,14 +410,14 @@ static void traces_are_scaled_and_repeated(void **state)
     struct spw_load_plan plan = plan_of(&options);
     assert_int_equal(plan.trace.count, 10);
     assert_int_equal(plan.trace.requests[0].at_ns, 0);
-    near(plan.offered_per_second, 2);
+    near(plan.offered_per_second, 1.2);
     assert_int_equal(plan.block_tokens, 512);
     spw_load_plan_done(&plan);
 
     options.rate = 20; /* its mean rate is brought there */
     options.length_scale = 0.1;
     options.output_min = options.output_max = 4;
-    options.seconds = 2; /* ten requests are 0.5 s: four rounds */
+    options.seconds = 1.99; /* ten requests are 0.5 s: four rounds */
     plan = plan_of(&options);
     assert_int_equal(plan.trace.count, 40);
     near(plan.offered_per_second, 20);
@@ -428,6 +429,14 @@ static void traces_are_scaled_and_repeated(void **state)
     spw_load_plan_name(&plan, &options, 0, name, sizeof(name));
     snprintf(wanted, sizeof(wanted), "%s 20/s, prompt 100:100, output 4:4", trace_path + 5);
     assert_string_equal(name, wanted);
+    spw_load_plan_done(&plan);
+
+    /* it is the part that is used that has the rate, not the whole */
+    options.rate = 4;
+    options.seconds = 1.1;
+    plan = plan_of(&options);
+    near(plan.offered_per_second, 4);
+    assert_in_range(plan.trace.count, 4, 5);
     spw_load_plan_done(&plan);
 
     options.warm_up_count = 10;
