@@ -93,6 +93,8 @@ enum spw_status spw_openai_open(const char *url, const struct spw_openai_options
         (strncmp(url, "https://", 8) != 0 || !url[8]))
         return spw_fail(error, SPW_INVALID,
                         "url '%.200s': write http://host:port/v1 or https://host:port/v1", url);
+    if (options->key && strpbrk(options->key, "\r\n"))
+        return spw_fail(error, SPW_INVALID, "the API key has a line break in it");
     struct spw_openai *client = calloc(1, sizeof(*client));
     if (!client)
         return spw_fail(error, SPW_NO_MEMORY, "no memory for a client");
@@ -287,11 +289,22 @@ static bool set_request(struct spw_openai_call *call, const struct spw_openai_as
     return ok;
 }
 
+/* A line break would be a header of its own. */
+static bool headers_are_lines(const struct spw_openai_ask *ask)
+{
+    for (uint32_t i = 0; i < ask->header_count; i++)
+        if (strpbrk(ask->headers[i], "\r\n"))
+            return false;
+    return true;
+}
+
 enum spw_status spw_openai_start(struct spw_openai *client, const struct spw_openai_ask *ask,
                                  struct spw_openai_call **out_call, struct spw_error *error)
 {
     if (client->running_count - client->ending >= client->calls_max)
         return spw_fail(error, SPW_FULL, "%u calls are running already", client->running_count);
+    if (!headers_are_lines(ask))
+        return spw_fail(error, SPW_INVALID, "a header has a line break in it");
     struct spw_openai_call *call = take_call(client);
     if (!call)
         return spw_fail(error, SPW_NO_MEMORY, "no memory for a call");
@@ -440,6 +453,11 @@ void spw_openai_wake(struct spw_openai *client)
     uint64_t one = 1;
     ssize_t written = write(client->wake_fd, &one, sizeof(one));
     (void)written; /* full: it is awake already */
+}
+
+const char *spw_openai_url(const struct spw_openai *client)
+{
+    return client->url;
 }
 
 uint32_t spw_openai_running(const struct spw_openai *client)

@@ -95,6 +95,7 @@ int spw_openai_fd(const struct spw_openai *client);
 uint64_t spw_openai_due_ns(const struct spw_openai *client); /* UINT64_MAX: nothing to time */
 void spw_openai_wake(struct spw_openai *client);
 
+const char *spw_openai_url(const struct spw_openai *client); /* as it is used: with "/v1" */
 uint32_t spw_openai_running(const struct spw_openai *client);
 /* Time that turns have spent waiting; the rest of a thread's time was work. */
 uint64_t spw_openai_waited_ns(const struct spw_openai *client);

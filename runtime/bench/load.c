@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PROGRESS_NS (SPW_SECOND / 2)
+#define PROGRESS_NS      (SPW_SECOND / 2)
+#define TENANT_BYTES_MAX 100u
 
 void spw_load_defaults(struct spw_load_options *options)
 {
@@ -193,6 +194,8 @@ static enum spw_status check_options(const struct spw_load_options *options,
     if (options->trace && options->prefix_groups > 0)
         return spw_fail(error, SPW_INVALID,
                         "--prefix-groups is for drawn requests; a trace has prefixes of its own");
+    if (options->tenant && strlen(options->tenant) > TENANT_BYTES_MAX)
+        return spw_fail(error, SPW_INVALID, "--tenant is longer than %u bytes", TENANT_BYTES_MAX);
     if (options->sweep_count > 0 && options->csv_path)
         return spw_fail(error, SPW_INVALID, "--csv is of one run: leave --sweep out");
     return SPW_OK;

@@ -219,6 +219,7 @@ static enum spw_status put_question(struct spw_load_http *http, const char *path
         .events = &events,
         .context = question,
     };
+    const char *unix_path = http->options->unix_path;
     enum spw_status status = spw_openai_start(http->client, &ask, NULL, question->error);
     while (!status && !question->ended)
         status =
@@ -226,7 +227,8 @@ static enum spw_status put_question(struct spw_load_http *http, const char *path
     if (!status)
         status = question->status;
     if (status)
-        spw_error_prefix(question->error, "%s%s", http->options->url, path);
+        spw_error_prefix(question->error, "%s%s%s%s", unix_path ? unix_path : "",
+                         unix_path ? ": " : "", spw_openai_url(http->client), path);
     return status;
 }
 

@@ -8,6 +8,8 @@ import http.server
 import json
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
@@ -28,8 +30,8 @@ class FakeServer(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, address=("127.0.0.1", 0)):
+        super().__init__(address, Handler)
         self.bodies, self.headers, self.connections = [], [], 0
         self.lock = threading.Lock()
         self.stall_at = self.stall_seconds = None  # the request that makes it stand still
@@ -37,7 +39,7 @@ class FakeServer(http.server.ThreadingHTTPServer):
         self.behave = lambda index: "answer"
         self.usage = True
         self.tokens_per_chunk = 1
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def __enter__(self):
@@ -55,9 +57,23 @@ class FakeServer(http.server.ThreadingHTTPServer):
         pass  # clients that go away are part of the tests
 
 
+class UnixFakeServer(FakeServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "localhost", 0
+
+    def get_request(self):
+        return super().get_request()[0], ("local", 0)
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+
+    def setup(self):
+        self.disable_nagle_algorithm = self.server.address_family == socket.AF_INET
+        super().setup()
 
     def log_message(self, *words):
         pass
@@ -306,7 +322,15 @@ def sweep_and_trace_against_our_own_server():
         check(got in ([0] * 10, [1] * 10), str(got))
         # and through a Unix socket that nobody serves
         error = load(url, "--unix", os.path.join(folder, "none"), "--rate", "1", code=1).stderr
-        check("no connection" in error, error)
+        check("no connection" in error and os.path.join(folder, "none") in error, error)
+
+
+def unix_sockets():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "s")
+        with UnixFakeServer(path):
+            text = load("http://localhost/v1", "--unix", path, "--rate", "50", "--count", "10", "--output", "3").stdout
+            check("10 of 10 completed" in text and path in text, text)
 
 
 def usage_errors_name_what_would_be_right():
@@ -326,4 +350,4 @@ if __name__ == "__main__":
     harness.main([exact_counts_and_standard_fields, equal_seeds_ask_the_same, token_ids_are_exact,
                   a_stall_is_in_the_latency_of_all_who_were_due, failures_are_counted_by_kind, servers_that_say_less,
                   interrupt_shows_what_there_is, sweep_and_trace_against_our_own_server,
-                  usage_errors_name_what_would_be_right])
+                  unix_sockets, usage_errors_name_what_would_be_right])

@@ -431,6 +431,24 @@ static void turns_wait_and_wake(void **state)
     spw_openai_close(client);
 }
 
+static void headers_cannot_be_smuggled_in(void **state)
+{
+    (void)state;
+    struct spw_openai *client = open_client(4), *none = NULL;
+    const char *const lines[] = {"X-A: b\r\nX-C: d"};
+    struct spw_openai_ask smuggled = {.path = "/ok",
+                                      .body = "{}",
+                                      .body_bytes = 2,
+                                      .headers = lines,
+                                      .header_count = 1,
+                                      .events = &events};
+    assert_int_equal(spw_openai_start(client, &smuggled, NULL, NULL), SPW_INVALID);
+    assert_int_equal(spw_openai_running(client), 0);
+    spw_openai_close(client);
+    struct spw_openai_options options = {.key = "k\nX-C: d"};
+    assert_int_equal(spw_openai_open("http://127.0.0.1:1", &options, &none, NULL), SPW_INVALID);
+}
+
 static void urls(void **state)
 {
     (void)state;
@@ -453,6 +471,7 @@ int main(void)
         cmocka_unit_test(cancelled_calls_say_nothing_more),
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(turns_wait_and_wake),
+        cmocka_unit_test(headers_cannot_be_smuggled_in),
         cmocka_unit_test(urls),
     };
     return cmocka_run_group_tests(tests, start_server, stop_server);
