@@ -92,6 +92,12 @@ void spw_loop_report(struct spw_loop *loop)
     struct spw_sched_totals totals;
     spw_sched_totals(loop->sched, &totals);
     json_t *json = status_json(loop, &totals);
+    const struct spw_sched_config *limits = &loop->sched_config;
+    json_object_set_new(json, "limits",
+                        json_pack("{s:I, s:I, s:I, s:I}", "slots", (json_int_t)limits->slots,
+                                  "step_tokens", (json_int_t)limits->step_tokens_max,
+                                  "prefill_chunk", (json_int_t)limits->prefill_chunk_max, "queue",
+                                  (json_int_t)limits->waiting_max));
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     pthread_mutex_lock(&loop->report_lock);
     if (text) {

@@ -10,7 +10,8 @@
 
 /* What is known of a request that the scheduler has. */
 struct live {
-    uint64_t last_ns; /* of its last token */
+    uint64_t last_ns;     /* of its last token */
+    uint64_t step_end_ns; /* of the step that samples its next one, with stages */
     size_t record;
     struct spw_sched_hash *hashes;
     uint32_t hash_next; /* output tokens at which the next block is full */
@@ -148,6 +149,7 @@ static bool send_away(struct replay *replay, struct spw_replay_record *record, u
     record->site = (uint8_t)ticket.site;
     record->ttft_ns = site->ttft_ns + door_ns;
     record->end_ns = record->ttft_ns + site->itl_ns * (record->output_tokens - 1);
+    replay->result->gaps[gap_bucket(site->itl_ns)] += record->output_tokens - 1;
     replay->result->sent[ticket.site]++;
     replay->at_sites++;
     if (!spw_replay_events_add(&replay->events, record->at_ns + record->end_ns, SPW_REPLAY_ANSWER,
@@ -273,6 +275,25 @@ static uint64_t step_ns(const struct spw_sched_cost *cost, const struct spw_plan
                1000;
 }
 
+/* With stages a row may be fed a token that has not left the last stage yet. */
+static uint64_t fed_back_ns(const struct replay *replay)
+{
+    uint64_t last_ns = 0;
+    for (uint32_t i = 0; i < replay->plan.seq_count; i++) {
+        const struct spw_plan_seq *seq = &replay->plan.seqs[i];
+        if (seq->feedback)
+            last_ns = SPW_MAX(last_ns, replay->live[seq->request].step_end_ns);
+    }
+    return last_ns;
+}
+
+static void note_end(struct replay *replay, uint64_t end_ns)
+{
+    for (uint32_t i = 0; i < replay->plan.seq_count; i++)
+        if (replay->plan.seqs[i].sample)
+            replay->live[replay->plan.seqs[i].request].step_end_ns = end_ns;
+}
+
 static void start_step(struct replay *replay, uint32_t replica)
 {
     const struct spw_plan *plan = &replay->plan;
@@ -280,8 +301,12 @@ static void start_step(struct replay *replay, uint32_t replica)
     struct spw_replay *result = replay->result;
     uint64_t period = SPW_MAX(step_ns(&replay->cluster->cost, plan), 1u);
     uint64_t begin = SPW_MAX(replay->now_ns, stage->begin_ns + stage->period_ns);
+    if (replay->cluster->pipeline > 1)
+        begin = SPW_MAX(begin, fed_back_ns(replay));
     uint64_t end = begin + period * replay->cluster->pipeline;
     end = SPW_MAX(end, stage->end_ns + (stage->count ? period : 0));
+    if (replay->cluster->pipeline > 1)
+        note_end(replay, end);
     stage->begin_ns = begin;
     stage->period_ns = period;
     stage->end_ns = end;
@@ -311,7 +336,7 @@ static void emit(struct replay *replay, const struct spw_sched_row *row)
         replay->gap_run++;
     }
     live->last_ns = now_ns;
-    if (row->output_index + 1 == live->hash_next && live->hashes) {
+    if (row->output_index + 1 == live->hash_next && live->hashes && !row->last) {
         const struct spw_replay_record *record = &replay->result->records[live->record];
         uint32_t block = replay->cluster->block_tokens;
         spw_sched_hashes(replay->sched, row->request,
@@ -497,7 +522,8 @@ enum spw_status spw_replay_run(const struct spw_trace *trace, const struct spw_c
     spw_cluster_sched_config(cluster, cell, (uint32_t)queue, &config);
     config.tenants = trace->tenant_count;
     replay.hashes = cluster->prefix && trace->prefix_count > 0;
-    config.prefix = replay.hashes;
+    out_result->prefixes = replay.hashes;
+    config.prefix = replay.hashes || cluster->host_blocks; /* what is swapped out needs an index */
     size_t bytes = spw_sched_bytes(&config, &reason);
     if (!bytes)
         return spw_fail(error, SPW_CONFIG, "the scheduler cannot have %u replicas: %s", cell,

@@ -12,9 +12,10 @@
  * How a step is timed. A plan takes t = fixed + rows + contexts by the cost model: that is the time
  * of the busiest stage, and the time from one step to the next when stages are kept busy. A step
  * begins when it was planned and the step before it has left the first stage (t of that step
- * later); it ends pipeline x t after it began, and not before the step before it has ended and t
- * more. Up to pipeline + 1 steps are in flight, as in the loop. Block copies of a replica run one
- * after the other, beside its steps.
+ * later), and not before the tokens that it is fed have left the last stage; it ends pipeline x t
+ * after it began, and not before the step before it has ended and t more. Up to pipeline + 1 steps
+ * are in flight, as in the loop. Block copies of a replica run one after the other, beside its
+ * steps.
  *
  * A cell is a part of the cluster with its part of the traffic: c of R replicas get each request
  * with chance c / R, by a hash of its number; queue, concurrency and budgets of sites are scaled
@@ -71,12 +72,13 @@ struct spw_replay {
     size_t record_count, record_room;
     struct spw_replay_sample samples[SPW_REPLAY_SAMPLES];
     uint32_t sample_count;
-    uint64_t gaps[SPW_REPLAY_GAP_BUCKETS]; /* times between tokens, of local answers */
+    uint64_t gaps[SPW_REPLAY_GAP_BUCKETS]; /* times between tokens */
     struct spw_sched_totals totals;        /* when all was over */
     uint64_t busy_ns;                      /* of all replicas, within the span */
     uint64_t decode_rows, steps;
     uint64_t sent[SPW_OVERFLOW_SITES_MAX], spent_nano[SPW_OVERFLOW_SITES_MAX];
     uint64_t not_sent[SPW_OVERFLOW_CONCURRENCY + 1]; /* late ones, by why no site took them */
+    bool prefixes; /* the trace names shared blocks, and they are kept */
     bool stopped;
 };
 

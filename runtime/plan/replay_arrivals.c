@@ -101,7 +101,7 @@ void spw_replay_arrivals_next(struct spw_replay_arrivals *arrivals)
 static struct spw_sched_hash hash_of(uint64_t who, uint64_t where)
 {
     uint64_t low = spw_replay_mix(who ^ spw_replay_mix(where));
-    return (struct spw_sched_hash){.low = low | 1, .high = spw_replay_mix(low + who)};
+    return (struct spw_sched_hash){.low = low ? low : 1, .high = spw_replay_mix(low + who)};
 }
 
 void spw_replay_hashes(const struct spw_replay_arrivals *arrivals, uint32_t block_tokens,
