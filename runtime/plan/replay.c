@@ -1,269 +1,7 @@
 #include "runtime/plan/replay_int.h"
 
-#include "runtime/base/hash.h"
-
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define GAP_SUB_BITS 7u /* 128 buckets from one power of two to the next */
-
-/* What is known of a request that the scheduler has. */
-struct live {
-    uint64_t last_ns;     /* of its last token */
-    uint64_t step_end_ns; /* of the step that samples its next one, with stages */
-    size_t record;
-    struct spw_sched_hash *hashes;
-    uint32_t hash_next; /* output tokens at which the next block is full */
-};
-
-/* Steps in flight of a replica. */
-struct stage {
-    uint64_t begin_ns, period_ns, end_ns; /* of the step planned last */
-    uint64_t copy_end_ns;
-    uint32_t first, count;
-    uint32_t samples[SPW_SCHED_PIPELINE_MAX + 1]; /* ring: sampled rows of each */
-    uint64_t committed;
-};
-
-struct answer { /* from a site */
-    struct spw_overflow_ticket ticket;
-    uint32_t prompt_tokens, output_tokens;
-    uint32_t next_free;
-};
-
-struct replay {
-    const struct spw_cluster *cluster;
-    const struct spw_replay_options *options;
-    struct spw_replay *result;
-    struct spw_sched *sched;
-    struct spw_plan plan;
-    struct spw_sched_row *rows;
-    struct live *live;
-    struct stage *stages;
-    struct spw_replay_arrivals arrivals;
-    struct spw_replay_events events;
-    struct spw_overflow overflow;
-    struct answer *answers;
-    uint32_t answer_count, answer_room, answer_free, at_sites;
-    uint64_t now_ns, expire_ns, sample_ns, sample_every_ns;
-    uint64_t gap_ns, gap_run; /* equal gaps seen one after the other */
-    bool hashes, memory_out;
-};
-
-/* ---- times between tokens ---- */
-
-static uint32_t gap_bucket(uint64_t ns)
-{
-    if (ns < 2u << GAP_SUB_BITS)
-        return (uint32_t)ns;
-    uint32_t top = 63u - (uint32_t)__builtin_clzll(ns);
-    uint32_t shift = top - GAP_SUB_BITS;
-    return (shift << GAP_SUB_BITS) + (uint32_t)(ns >> shift);
-}
-
-static double gap_middle(uint32_t bucket)
-{
-    if (bucket < 2u << GAP_SUB_BITS)
-        return bucket;
-    uint32_t shift = (bucket >> GAP_SUB_BITS) - 1;
-    double low = ldexp((double)(bucket - (shift << GAP_SUB_BITS)), (int)shift);
-    return low + ldexp(0.5, (int)shift);
-}
-
-static void flush_gaps(struct replay *replay)
-{
-    if (replay->gap_run)
-        replay->result->gaps[gap_bucket(replay->gap_ns)] += replay->gap_run;
-    replay->gap_run = 0;
-}
-
-double spw_replay_gap_ns(const struct spw_replay *result, double p)
-{
-    uint64_t total = 0, sum = 0;
-    for (uint32_t i = 0; i < SPW_REPLAY_GAP_BUCKETS; i++)
-        total += result->gaps[i];
-    if (!total)
-        return NAN;
-    uint64_t rank = (uint64_t)ceil(p * (double)total);
-    for (uint32_t i = 0; i < SPW_REPLAY_GAP_BUCKETS; i++) {
-        sum += result->gaps[i];
-        if (sum >= SPW_MAX(rank, 1u))
-            return gap_middle(i);
-    }
-    return NAN;
-}
-
-/* ---- sites ---- */
-
-static struct answer *take_answer(struct replay *replay, uint32_t *out_index)
-{
-    if (replay->answer_free != SPW_OVERFLOW_NONE) {
-        *out_index = replay->answer_free;
-        replay->answer_free = replay->answers[*out_index].next_free;
-        return &replay->answers[*out_index];
-    }
-    if (replay->answer_count == replay->answer_room) {
-        uint32_t room = replay->answer_room ? 2 * replay->answer_room : 256;
-        void *grown = realloc(replay->answers, room * sizeof(*replay->answers));
-        if (!grown)
-            return NULL;
-        replay->answers = grown;
-        replay->answer_room = room;
-    }
-    *out_index = replay->answer_count++;
-    return &replay->answers[*out_index];
-}
-
-/* Let a site answer, if one may and can. */
-static bool send_away(struct replay *replay, struct spw_replay_record *record, uint64_t limit_ns)
-{
-    struct spw_overflow_ticket ticket;
-    if (replay->options->local_only || !replay->overflow.site_count)
-        return false;
-    uint64_t door_ns = replay->cluster->door_ns;
-    struct spw_overflow_ask ask = {
-        .now_ns = replay->now_ns,
-        .data_class = record->data_class,
-        .prompt_tokens = record->prompt_tokens,
-        .output_tokens_max = SPW_MAX(record->output_tokens, replay->cluster->reserve_output_tokens),
-        .ttft_ns = limit_ns > door_ns ? limit_ns - door_ns : limit_ns,
-        .itl_ns = replay->cluster->goal_itl_ns,
-    };
-    enum spw_overflow_answer why = spw_overflow_send(&replay->overflow, &ask, &ticket);
-    if (why != SPW_OVERFLOW_SENT) {
-        replay->result->not_sent[why]++;
-        return false;
-    }
-    const struct spw_overflow_site *site = &replay->overflow.sites[ticket.site];
-    uint32_t index = 0;
-    struct answer *answer = take_answer(replay, &index);
-    if (!answer) {
-        replay->memory_out = true;
-        return true;
-    }
-    *answer = (struct answer){.ticket = ticket,
-                              .prompt_tokens = record->prompt_tokens,
-                              .output_tokens = record->output_tokens};
-    record->fate = SPW_REPLAY_SITE;
-    record->site = (uint8_t)ticket.site;
-    record->ttft_ns = site->ttft_ns + door_ns;
-    record->end_ns = record->ttft_ns + site->itl_ns * (record->output_tokens - 1);
-    replay->result->gaps[gap_bucket(site->itl_ns)] += record->output_tokens - 1;
-    replay->result->sent[ticket.site]++;
-    replay->at_sites++;
-    if (!spw_replay_events_add(&replay->events, record->at_ns + record->end_ns, SPW_REPLAY_ANSWER,
-                               index, 0))
-        replay->memory_out = true;
-    return true;
-}
-
-static void end_answer(struct replay *replay, uint32_t index)
-{
-    struct answer *answer = &replay->answers[index];
-    replay->result->spent_nano[answer->ticket.site] += spw_overflow_settle(
-        &replay->overflow, &answer->ticket, answer->prompt_tokens, answer->output_tokens);
-    answer->next_free = replay->answer_free;
-    replay->answer_free = index;
-    replay->at_sites--;
-}
-
-/* ---- requests ---- */
-
-static struct spw_replay_record *add_record(struct replay *replay)
-{
-    struct spw_replay *result = replay->result;
-    if (result->record_count == result->record_room) {
-        size_t room = result->record_room ? 2 * result->record_room : 4096;
-        void *grown = realloc(result->records, room * sizeof(*result->records));
-        if (!grown) {
-            replay->memory_out = true;
-            return NULL;
-        }
-        result->records = grown;
-        result->record_room = room;
-    }
-    struct spw_replay_record *record = &result->records[result->record_count++];
-    memset(record, 0, sizeof(*record)); /* the digest sees the padding */
-    return record;
-}
-
-/* Hashes of a request's blocks, or nothing when the trace has no prefixes. */
-static struct spw_sched_hash *make_hashes(struct replay *replay, uint32_t *out_prompt_blocks)
-{
-    const struct spw_trace_request *request = &replay->arrivals.request;
-    uint32_t block = replay->cluster->block_tokens;
-    *out_prompt_blocks = 0;
-    if (!replay->hashes)
-        return NULL;
-    uint32_t count = (request->prompt_tokens + request->output_tokens) / block;
-    struct spw_sched_hash *hashes = malloc((count + 1) * sizeof(*hashes));
-    if (!hashes) {
-        replay->memory_out = true;
-        return NULL;
-    }
-    spw_replay_hashes(&replay->arrivals, block, count, hashes);
-    *out_prompt_blocks = request->prompt_tokens / block;
-    return hashes;
-}
-
-static void arrive(struct replay *replay)
-{
-    const struct spw_cluster *cluster = replay->cluster;
-    const struct spw_trace_request *request = &replay->arrivals.request;
-    struct spw_replay_record *record = add_record(replay);
-    if (!record)
-        return;
-    record->at_ns = request->at_ns;
-    record->prompt_tokens = request->prompt_tokens;
-    record->output_tokens = request->output_tokens;
-    record->data_class = (uint8_t)request->data_class;
-    uint64_t limit_ns = request->deadline_ns ? request->deadline_ns : cluster->goal_ttft_ns;
-    uint64_t deadline_ns = cluster->shed ? limit_ns : request->deadline_ns;
-    struct spw_sched_request asked = {
-        .id = replay->result->record_count - 1,
-        .priority = request->priority,
-        .prompt_tokens = request->prompt_tokens,
-        .output_tokens_max = request->output_tokens,
-        .deadline_ns = deadline_ns ? request->at_ns + deadline_ns : 0,
-        .tenant = request->tenant,
-    };
-    asked.hashes = make_hashes(replay, &asked.hash_count);
-    if (replay->memory_out)
-        return;
-    bool away = replay->overflow.site_count && !replay->options->local_only;
-    bool late = false, tried = false;
-    if (limit_ns && (away || cluster->shed) && request->priority != SPW_SCHED_BATCH) {
-        struct spw_sched_prediction prediction;
-        spw_sched_predict(replay->sched, replay->now_ns, &asked, &prediction);
-        late = prediction.answer != SPW_SCHED_ACCEPTED ||
-               prediction.first_token_ns + cluster->door_ns > limit_ns;
-    }
-    if (late) {
-        tried = true;
-        if (send_away(replay, record, limit_ns))
-            goto out;
-        if (cluster->shed) {
-            record->fate = SPW_REPLAY_SHED;
-            goto out;
-        }
-    }
-    uint32_t handle = 0;
-    enum spw_sched_answer answer = spw_sched_submit(replay->sched, replay->now_ns, &asked, &handle);
-    if (answer == SPW_SCHED_ACCEPTED) {
-        uint32_t block = cluster->block_tokens;
-        replay->live[handle] =
-            (struct live){.record = replay->result->record_count - 1,
-                          .hashes = (struct spw_sched_hash *)asked.hashes,
-                          .hash_next = asked.hashes ? block - request->prompt_tokens % block : 0};
-        return;
-    }
-    if (!tried && send_away(replay, record, limit_ns))
-        goto out;
-    record->fate = answer == SPW_SCHED_TOO_LATE ? SPW_REPLAY_SHED : SPW_REPLAY_REFUSED;
-out:
-    free((void *)asked.hashes);
-}
 
 /* ---- steps ---- */
 
@@ -276,7 +14,7 @@ static uint64_t step_ns(const struct spw_sched_cost *cost, const struct spw_plan
 }
 
 /* With stages a row may be fed a token that has not left the last stage yet. */
-static uint64_t fed_back_ns(const struct replay *replay)
+static uint64_t fed_back_ns(const struct spw_replay_state *replay)
 {
     uint64_t last_ns = 0;
     for (uint32_t i = 0; i < replay->plan.seq_count; i++) {
@@ -287,17 +25,17 @@ static uint64_t fed_back_ns(const struct replay *replay)
     return last_ns;
 }
 
-static void note_end(struct replay *replay, uint64_t end_ns)
+static void note_end(struct spw_replay_state *replay, uint64_t end_ns)
 {
     for (uint32_t i = 0; i < replay->plan.seq_count; i++)
         if (replay->plan.seqs[i].sample)
             replay->live[replay->plan.seqs[i].request].step_end_ns = end_ns;
 }
 
-static void start_step(struct replay *replay, uint32_t replica)
+static void start_step(struct spw_replay_state *replay, uint32_t replica)
 {
     const struct spw_plan *plan = &replay->plan;
-    struct stage *stage = &replay->stages[replica];
+    struct spw_replay_stage *stage = &replay->stages[replica];
     struct spw_replay *result = replay->result;
     uint64_t period = SPW_MAX(step_ns(&replay->cluster->cost, plan), 1u);
     uint64_t begin = SPW_MAX(replay->now_ns, stage->begin_ns + stage->period_ns);
@@ -320,9 +58,9 @@ static void start_step(struct replay *replay, uint32_t replica)
 }
 
 /* A token of a request is there. */
-static void emit(struct replay *replay, const struct spw_sched_row *row)
+static void emit(struct spw_replay_state *replay, const struct spw_sched_row *row)
 {
-    struct live *live = &replay->live[row->request];
+    struct spw_replay_live *live = &replay->live[row->request];
     uint64_t now_ns = replay->now_ns;
     if (row->output_index == 0) {
         struct spw_replay_record *record = &replay->result->records[live->record];
@@ -330,7 +68,7 @@ static void emit(struct replay *replay, const struct spw_sched_row *row)
     } else {
         uint64_t gap = now_ns - live->last_ns;
         if (gap != replay->gap_ns) {
-            flush_gaps(replay);
+            spw_replay_gaps_flush(replay);
             replay->gap_ns = gap;
         }
         replay->gap_run++;
@@ -349,9 +87,9 @@ static void emit(struct replay *replay, const struct spw_sched_row *row)
     }
 }
 
-static void end_step(struct replay *replay, uint32_t replica)
+static void end_step(struct spw_replay_state *replay, uint32_t replica)
 {
-    struct stage *stage = &replay->stages[replica];
+    struct spw_replay_stage *stage = &replay->stages[replica];
     uint32_t samples = stage->samples[stage->first];
     stage->first = (stage->first + 1) % (replay->cluster->pipeline + 1);
     stage->count--;
@@ -364,11 +102,11 @@ static void end_step(struct replay *replay, uint32_t replica)
 
 /* ---- turns ---- */
 
-static void read_verdicts(struct replay *replay)
+static void read_verdicts(struct spw_replay_state *replay)
 {
     struct spw_sched_verdict verdict;
     while (spw_sched_poll(replay->sched, &verdict)) {
-        struct live *live = &replay->live[verdict.request];
+        struct spw_replay_live *live = &replay->live[verdict.request];
         if (verdict.kind != SPW_SCHED_ENDED)
             continue;
         if (verdict.end == SPW_SCHED_END_EXPIRED)
@@ -378,12 +116,12 @@ static void read_verdicts(struct replay *replay)
     }
 }
 
-static void start_copies(struct replay *replay)
+static void start_copies(struct spw_replay_state *replay)
 {
     struct spw_sched_transfer transfer;
     const struct spw_sched_cost *cost = &replay->cluster->cost;
     while (spw_sched_transfer_next(replay->sched, &transfer)) {
-        struct stage *stage = &replay->stages[transfer.replica];
+        struct spw_replay_stage *stage = &replay->stages[transfer.replica];
         bool disk = transfer.from == SPW_SCHED_DISK || transfer.to == SPW_SCHED_DISK;
         uint64_t begin = SPW_MAX(replay->now_ns, stage->copy_end_ns);
         stage->copy_end_ns = begin + (disk ? cost->disk_block_ns : cost->host_block_ns);
@@ -393,7 +131,7 @@ static void start_copies(struct replay *replay)
     }
 }
 
-static void turn(struct replay *replay)
+static void turn(struct spw_replay_state *replay)
 {
     uint32_t replica;
     read_verdicts(replay);
@@ -406,7 +144,7 @@ static void turn(struct replay *replay)
     read_verdicts(replay);
 }
 
-static void take_sample(struct replay *replay)
+static void take_sample(struct spw_replay_state *replay)
 {
     struct spw_replay *result = replay->result;
     struct spw_sched_totals totals;
@@ -427,7 +165,7 @@ static void take_sample(struct replay *replay)
     replay->sample_ns += replay->sample_every_ns;
 }
 
-static void handle_event(struct replay *replay)
+static void handle_event(struct spw_replay_state *replay)
 {
     struct spw_replay_event event = spw_replay_events_pop(&replay->events);
     switch ((enum spw_replay_event_kind)event.kind) {
@@ -438,13 +176,13 @@ static void handle_event(struct replay *replay)
         spw_sched_transfer_done(replay->sched, replay->now_ns, event.index, event.id, true);
         break;
     case SPW_REPLAY_ANSWER:
-        end_answer(replay, event.index);
+        spw_replay_answer_end(replay, event.index);
         break;
     }
 }
 
 /* One moment after the other until everything has ended. */
-static void run(struct replay *replay)
+static void run(struct spw_replay_state *replay)
 {
     for (uint64_t turns = 0; !replay->memory_out; turns++) {
         uint64_t arrival_ns = replay->arrivals.over ? UINT64_MAX : replay->arrivals.request.at_ns;
@@ -462,7 +200,7 @@ static void run(struct replay *replay)
         while (!replay->arrivals.over && replay->arrivals.request.at_ns <= replay->now_ns &&
                !replay->memory_out) {
             read_verdicts(replay); /* handles to be had again */
-            arrive(replay);
+            spw_replay_arrive(replay);
             if (replay->arrivals.request.deadline_ns || replay->cluster->shed)
                 replay->expire_ns = 0; /* look again */
             spw_replay_arrivals_next(&replay->arrivals);
@@ -476,11 +214,11 @@ static void run(struct replay *replay)
     }
     while (replay->result->sample_count < SPW_REPLAY_SAMPLES && !replay->result->stopped)
         take_sample(replay);
-    flush_gaps(replay);
+    spw_replay_gaps_flush(replay);
 }
 
 /* Caps and places of a cell: rounded down, at least one place. */
-static void scale_sites(struct replay *replay, uint32_t cell, uint32_t replicas)
+static void scale_sites(struct spw_replay_state *replay, uint32_t cell, uint32_t replicas)
 {
     struct spw_overflow_site sites[SPW_OVERFLOW_SITES_MAX];
     const struct spw_cluster *cluster = replay->cluster;
@@ -509,10 +247,10 @@ enum spw_status spw_replay_run(const struct spw_trace *trace, const struct spw_c
                                const struct spw_replay_options *options,
                                struct spw_replay *out_result, struct spw_error *error)
 {
-    struct replay replay = {.cluster = cluster,
-                            .options = options,
-                            .result = out_result,
-                            .answer_free = SPW_OVERFLOW_NONE};
+    struct spw_replay_state replay = {.cluster = cluster,
+                                      .options = options,
+                                      .result = out_result,
+                                      .answer_free = SPW_OVERFLOW_NONE};
     struct spw_sched_config config;
     enum spw_status status = SPW_OK;
     const char *reason = NULL;
@@ -577,21 +315,4 @@ out:
     free(replay.plan.blocks);
     free(memory);
     return status;
-}
-
-void spw_replay_done(struct spw_replay *result)
-{
-    free(result->records);
-    result->records = NULL;
-    result->record_count = result->record_room = 0;
-}
-
-uint64_t spw_replay_digest(const struct spw_replay *result)
-{
-    uint64_t parts[] = {
-        result->record_count
-            ? spw_checksum64(result->records, result->record_count * sizeof(*result->records))
-            : 0,
-        spw_checksum64(result->gaps, sizeof(result->gaps)), result->steps, result->busy_ns};
-    return spw_checksum64(parts, sizeof(parts));
 }

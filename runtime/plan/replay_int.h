@@ -60,4 +60,57 @@ bool spw_replay_events_add(struct spw_replay_events *events, uint64_t at_ns, uin
                            uint32_t index, uint32_t id);
 struct spw_replay_event spw_replay_events_pop(struct spw_replay_events *events);
 
+/* ---- a run ---- */
+
+/* What is known of a request that the scheduler has. */
+struct spw_replay_live {
+    uint64_t last_ns;     /* of its last token */
+    uint64_t step_end_ns; /* of the step that samples its next one, with stages */
+    size_t record;
+    struct spw_sched_hash *hashes;
+    uint32_t hash_next; /* output tokens at which the next block is full */
+};
+
+/* Steps in flight of a replica. */
+struct spw_replay_stage {
+    uint64_t begin_ns, period_ns, end_ns; /* of the step planned last */
+    uint64_t copy_end_ns;
+    uint32_t first, count;
+    uint32_t samples[SPW_SCHED_PIPELINE_MAX + 1]; /* ring: sampled rows of each */
+    uint64_t committed;
+};
+
+struct spw_replay_answer { /* from a site */
+    struct spw_overflow_ticket ticket;
+    uint32_t prompt_tokens, output_tokens;
+    uint32_t next_free;
+};
+
+struct spw_replay_state {
+    const struct spw_cluster *cluster;
+    const struct spw_replay_options *options;
+    struct spw_replay *result;
+    struct spw_sched *sched;
+    struct spw_plan plan;
+    struct spw_sched_row *rows;
+    struct spw_replay_live *live;
+    struct spw_replay_stage *stages;
+    struct spw_replay_arrivals arrivals;
+    struct spw_replay_events events;
+    struct spw_overflow overflow;
+    struct spw_replay_answer *answers;
+    uint32_t answer_count, answer_room, answer_free, at_sites;
+    uint64_t now_ns, expire_ns, sample_ns, sample_every_ns;
+    uint64_t gap_ns, gap_run; /* equal gaps seen one after the other */
+    bool hashes, memory_out;
+};
+
+/* replay_requests.c */
+
+/* arrivals.request comes: to the scheduler, to a site, or nowhere. */
+void spw_replay_arrive(struct spw_replay_state *replay);
+void spw_replay_answer_end(struct spw_replay_state *replay, uint32_t index);
+/* Count the gaps that were put together. */
+void spw_replay_gaps_flush(struct spw_replay_state *replay);
+
 #endif
