@@ -9,8 +9,8 @@
 #include <string.h>
 
 /* Decode rows of one run before it is sampled: well under a minute on one core. */
-#define ROWS_MAX        400000000u
-#define SEARCH_ROWS_MAX 20000000u
+#define ROWS_MAX        450000000u
+#define SEARCH_ROWS_MAX 40000000u
 
 struct plan_options {
     const char *trace, *cluster, *report, *svg_dir;
@@ -272,7 +272,7 @@ const struct spw_command spw_cli_plan = {
         "  --search          the cheapest number of replicas that meets the goal, alone and with\n"
         "                    overflow to the described sites; --replicas-max bounds it\n"
         "  --sample N        simulate one Nth of the cluster with one Nth of the requests; chosen\n"
-        "                    by itself when there are more than 400 million tokens to play;\n"
+        "                    by itself when there are more than 450 million tokens to play;\n"
         "                    --sample 1: everything\n"
         "  --report          a page with charts; DIR: index.html and the charts as SVG\n"
         "  --calibrate       measure a running deployment with a short load of its own and write\n"
