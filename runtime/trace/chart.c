@@ -170,28 +170,39 @@ static void format_tick(const struct axis *axis, double value, char *text, size_
              value == 0 ? "" : name);
 }
 
+struct colours {
+    const char *back, *title, *grid, *words, *goal;
+    const char *const *series;
+};
+
+/* No variables of CSS: viewers outside of browsers do not know them. */
+static void add_colours(struct spw_buffer *out, const struct colours *colours, uint32_t count)
+{
+    spw_buffer_format(out,
+                      ".spw-chart .b{fill:%s}.spw-chart .t{fill:%s}.spw-chart .g{stroke:%s}"
+                      ".spw-chart .a{stroke:%s}.spw-chart .n{fill:%s}.spw-chart .r{stroke:%s}"
+                      ".spw-chart .rt{fill:%s}",
+                      colours->back, colours->title, colours->grid, colours->words, colours->words,
+                      colours->goal, colours->goal);
+    for (uint32_t i = 0; i < count; i++)
+        spw_buffer_format(out, ".spw-chart .s%u{stroke:%s}.spw-chart .p%u{fill:%s}", i,
+                          colours->series[i], i, colours->series[i]);
+}
+
 static void add_style(struct spw_buffer *out, uint32_t series_count)
 {
+    static const struct colours day = {"#fff", "#1b1f24", "#d8dee4", "#57606a", "#b3213c", light},
+                                night = {"#0d1117", "#e6edf3", "#30363d",
+                                         "#9aa4ae", "#ff8a9c", dark};
     spw_buffer_add_text(
-        out, "<style>.spw-chart{--b:#fff;--f:#1b1f24;--g:#d8dee4;--m:#57606a;--r:#b3213c;"
-             "font:12px system-ui,sans-serif}");
-    for (uint32_t i = 0; i < series_count; i++)
-        spw_buffer_format(out, ".spw-chart{--s%u:%s}", i, light[i]);
-    spw_buffer_add_text(out, "@media(prefers-color-scheme:dark){.spw-chart{--b:#0d1117;--f:#e6edf3;"
-                             "--g:#30363d;--m:#9aa4ae;--r:#ff8a9c}");
-    for (uint32_t i = 0; i < series_count; i++)
-        spw_buffer_format(out, ".spw-chart{--s%u:%s}", i, dark[i]);
-    spw_buffer_add_text(
-        out,
-        "}.spw-chart .b{fill:var(--b)}.spw-chart .g{stroke:var(--g);fill:none}.spw-chart "
-        ".a{stroke:var(--m);fill:none}.spw-chart text{fill:var(--m)}.spw-chart "
-        ".t{fill:var(--f);font-weight:600;font-size:14px}.spw-chart "
-        ".r{stroke:var(--r);stroke-dasharray:5 4;fill:none}.spw-chart .rt{fill:var(--r)}"
-        ".spw-chart .l{fill:none;stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}");
-    for (uint32_t i = 0; i < series_count; i++)
-        spw_buffer_format(out, ".spw-chart .s%u{stroke:var(--s%u)}.spw-chart .p%u{fill:var(--s%u)}",
-                          i, i, i, i);
-    spw_buffer_add_text(out, "</style>");
+        out, "<style>.spw-chart{font:12px system-ui,sans-serif}.spw-chart .t{font-weight:600;"
+             "font-size:14px}.spw-chart .g,.spw-chart .a{fill:none}.spw-chart .r{stroke-dasharray:"
+             "5 4;fill:none}.spw-chart .l{fill:none;stroke-width:1.6;stroke-linejoin:round;"
+             "stroke-linecap:round}");
+    add_colours(out, &day, series_count);
+    spw_buffer_add_text(out, "@media(prefers-color-scheme:dark){");
+    add_colours(out, &night, series_count);
+    spw_buffer_add_text(out, "}</style>");
 }
 
 static void add_text(struct spw_buffer *out, double x, double y, const char *class_name,
@@ -225,7 +236,7 @@ static void add_axes(struct spw_buffer *out, const struct spw_chart *chart, cons
         add_text(out, (x->from + x->to) / 2, y->from + 36, "n", "middle", chart->x_title);
     if (chart->y_title) {
         spw_buffer_format(out,
-                          "<text transform=\"translate(14 %.1f) rotate(-90)\" "
+                          "<text class=\"n\" transform=\"translate(14 %.1f) rotate(-90)\" "
                           "text-anchor=\"middle\">",
                           (y->from + y->to) / 2);
         spw_chart_escape(out, chart->y_title);

@@ -8,3 +8,9 @@ if(TARGET spillway AND Python3_FOUND AND SPW_WITH_MPI AND SPW_WITH_UCX)
             SKIP_RETURN_CODE 77)
     endforeach()
 endif()
+# The load generator needs no MPI: a server in the test, and a deployment of one process.
+if(TARGET spillway AND Python3_FOUND)
+    add_test(NAME serve_load COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/load_test.py
+        $<TARGET_FILE:spillway>)
+    set_tests_properties(serve_load PROPERTIES LABELS "cluster" TIMEOUT 300 RUN_SERIAL ON)
+endif()
