@@ -19,7 +19,9 @@
 #define STEPS_MIN       50u /* of the deployment's fit */
 #define CALL_TIMEOUT_NS 120000000000ull
 #define PHASE_BUDGET_NS 6000000000ull /* no new request of a phase after that */
-#define ALONE_REQUESTS  5u
+#define ALONE_REQUESTS  6u
+#define ROUNDS          8u  /* of several at once */
+#define OUTPUT_TOKENS   48u /* of an answer */
 
 /* What the deployment says of itself. */
 struct facts {
@@ -35,7 +37,8 @@ struct probe {
     const struct spw_calibrate_options *options;
     const int32_t *ids;
     size_t id_count;
-    uint32_t prompt_tokens, output_tokens, requests;
+    const uint32_t *lengths; /* of prompts, one after the other */
+    uint32_t length_count, output_tokens, requests;
     uint64_t seed, begin_ns, first_ns; /* first token of the request under way */
     double ttft_ns[ALONE_REQUESTS];
     uint32_t ttft_count;
@@ -154,20 +157,25 @@ static void *run_probe(void *context)
 {
     struct probe *probe = context;
     struct spw_client *client = NULL;
-    int32_t *tokens = calloc(probe->prompt_tokens, sizeof(*tokens));
+    uint32_t longest = 1;
+    for (uint32_t i = 0; i < probe->length_count; i++)
+        longest = SPW_MAX(longest, probe->lengths[i]);
+    int32_t *tokens = calloc(longest, sizeof(*tokens));
     uint64_t start_ns = spw_clock_monotonic_ns();
     probe->status = tokens ? open_client(probe->options, &client, &probe->error)
                            : spw_fail(&probe->error, SPW_NO_MEMORY, "out of memory");
     for (uint32_t r = 0; r < probe->requests && !probe->status; r++) {
         if (r && spw_clock_monotonic_ns() - start_ns > PHASE_BUDGET_NS)
             break;
-        for (uint32_t i = 0; i < probe->prompt_tokens; i++)
+        uint32_t prompt_tokens =
+            probe->lengths[spw_replay_mix(probe->seed + r) % probe->length_count];
+        for (uint32_t i = 0; i < prompt_tokens; i++)
             tokens[i] =
                 probe->ids[spw_replay_mix(probe->seed + ((uint64_t)r << 32) + i) % probe->id_count];
         Spillway__V1__GenerateRequest request = SPILLWAY__V1__GENERATE_REQUEST__INIT;
         Spillway__V1__TokenIds ids = SPILLWAY__V1__TOKEN_IDS__INIT;
         ids.ids = tokens;
-        ids.n_ids = probe->prompt_tokens;
+        ids.n_ids = prompt_tokens;
         request.input_case = SPILLWAY__V1__GENERATE_REQUEST__INPUT_TOKENS;
         request.tokens = &ids;
         request.max_tokens = probe->output_tokens;
@@ -184,15 +192,19 @@ static void *run_probe(void *context)
     return NULL;
 }
 
-/* `clients` at once, each with `requests` one after the other. probes[0] has the waits. */
+/* `clients` at once, each with `requests` one after the other, prompts of the given lengths.
+ * probes[0] has the waits. */
 static enum spw_status run_phase(const struct probe *like, uint32_t clients, uint64_t phase,
-                                 struct probe *probes, struct spw_error *error)
+                                 const uint32_t *lengths, size_t count, struct probe *probes,
+                                 struct spw_error *error)
 {
     pthread_t threads[CLIENTS_MAX];
     uint32_t started = 0;
     enum spw_status status = SPW_OK;
     for (; started < clients; started++) {
         probes[started] = *like;
+        probes[started].lengths = lengths;
+        probes[started].length_count = (uint32_t)count;
         probes[started].seed = spw_replay_mix(like->seed + phase * 1000 + started);
         if (pthread_create(&threads[started], NULL, run_probe, &probes[started]) != 0) {
             status = spw_fail(error, SPW_NO_MEMORY, "a thread cannot be started");
@@ -227,9 +239,10 @@ static double prompt_ns(const struct facts *facts, uint32_t prompt_tokens)
 static size_t choose_lengths(const struct facts *facts, uint32_t *lengths)
 {
     uint64_t most = SPW_MIN(facts->context_tokens, facts->kv_blocks * facts->block_tokens);
-    uint64_t longest = SPW_MIN(most * 3 / 4, 8192u);
+    uint64_t room = most > OUTPUT_TOKENS ? most - OUTPUT_TOKENS : 1;
+    uint64_t longest = SPW_MIN(SPW_MIN(most * 3 / 4, room), 8192u);
     size_t count = 0;
-    for (uint64_t length = 16; length < longest && count < 5; length *= 4)
+    for (uint64_t length = 16; length * 2 < longest && count < 6; length *= 3)
         lengths[count++] = (uint32_t)length;
     lengths[count++] = (uint32_t)SPW_MAX(longest, 1u);
     return count;
@@ -253,30 +266,26 @@ static enum spw_status load(const struct spw_calibrate_options *options, const s
         struct probe like = {.options = options,
                              .ids = ids,
                              .id_count = id_count,
-                             .prompt_tokens = lengths[i],
-                             .output_tokens = 8,
+                             .output_tokens = OUTPUT_TOKENS,
                              .requests = ALONE_REQUESTS,
                              .seed = options->seed};
         fprintf(stderr, "probing: prompts of %u tokens, alone\n", lengths[i]);
-        status = run_phase(&like, 1, phase++, probes, error);
+        status = run_phase(&like, 1, phase++, &lengths[i], 1, probes, error);
         alone[i] = (struct alone){.prompt_tokens = lengths[i], .count = probes[0].ttft_count};
         memcpy(alone[i].ttft_ns, probes[0].ttft_ns, sizeof(alone[i].ttft_ns));
         *out_alone = i + 1;
     }
+    /* several at once, of all lengths side by side, as a load has them */
     uint64_t places = SPW_MIN(facts->slots * facts->replicas, CLIENTS_MAX);
     for (uint32_t clients = 2; clients <= places && !status; clients *= 2) {
-        for (size_t i = 0; i < count && !status; i += 2) {
-            uint64_t room = facts->context_tokens - lengths[i];
-            struct probe like = {.options = options,
-                                 .ids = ids,
-                                 .id_count = id_count,
-                                 .prompt_tokens = lengths[i],
-                                 .output_tokens = (uint32_t)SPW_MIN(32u, room),
-                                 .requests = 2,
-                                 .seed = options->seed};
-            fprintf(stderr, "probing: prompts of %u tokens, %u at once\n", lengths[i], clients);
-            status = run_phase(&like, clients, phase++, probes, error);
-        }
+        struct probe like = {.options = options,
+                             .ids = ids,
+                             .id_count = id_count,
+                             .output_tokens = OUTPUT_TOKENS,
+                             .requests = ROUNDS,
+                             .seed = options->seed};
+        fprintf(stderr, "probing: %u at once\n", clients);
+        status = run_phase(&like, clients, phase++, lengths, count, probes, error);
     }
     free(probes);
     return status;

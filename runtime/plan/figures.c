@@ -54,7 +54,7 @@ bool spw_figures_of(const struct spw_cluster *cluster, const struct spw_replay *
                     struct spw_figures *out_figures)
 {
     static const double parts[3] = {0.5, 0.9, 0.99};
-    struct spw_quantile ttft = {0}, end = {0};
+    struct spw_quantile ttft = {0}, mean = {0}, end = {0};
     struct spw_figures figures = {.scale = (double)replay->replicas / replay->cell_replicas,
                                   .hours = (double)replay->span_ns / NS_PER_HOUR};
     double good = 0, counts[4] = {0};
@@ -69,6 +69,9 @@ bool spw_figures_of(const struct spw_cluster *cluster, const struct spw_replay *
         figures.output_tokens += record->output_tokens * figures.scale;
         ok = spw_quantile_add(&ttft, (double)record->ttft_ns / 1e6) &&
              spw_quantile_add(&end, (double)record->end_ns / 1e6);
+        if (ok && record->output_tokens > 1)
+            ok = spw_quantile_add(&mean, (double)(record->end_ns - record->ttft_ns) / 1e6 /
+                                             (record->output_tokens - 1));
     }
     figures.local = counts[SPW_REPLAY_LOCAL];
     figures.sent = counts[SPW_REPLAY_SITE];
@@ -81,6 +84,7 @@ bool spw_figures_of(const struct spw_cluster *cluster, const struct spw_replay *
     for (uint32_t p = 0; p < 3; p++) {
         figures.ms[SPW_FIGURES_TTFT][p] = spw_quantile_at(&ttft, parts[p]);
         figures.ms[SPW_FIGURES_ITL][p] = spw_replay_gap_ns(replay, parts[p]) / 1e6;
+        figures.ms[SPW_FIGURES_TPOT][p] = spw_quantile_at(&mean, parts[p]);
         figures.ms[SPW_FIGURES_END][p] = spw_quantile_at(&end, parts[p]);
     }
     figures.hit_rate =
@@ -91,6 +95,7 @@ bool spw_figures_of(const struct spw_cluster *cluster, const struct spw_replay *
     sum_samples(replay, &figures);
     count_money(cluster, replay, &figures);
     spw_quantile_done(&ttft);
+    spw_quantile_done(&mean);
     spw_quantile_done(&end);
     if (ok)
         *out_figures = figures;

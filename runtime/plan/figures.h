@@ -11,8 +11,13 @@
 
 #include "runtime/plan/replay.h"
 
-enum spw_figures_measure { SPW_FIGURES_TTFT, SPW_FIGURES_ITL, SPW_FIGURES_END };
-#define SPW_FIGURES_MEASURES 3u
+enum spw_figures_measure {
+    SPW_FIGURES_TTFT,
+    SPW_FIGURES_ITL,  /* of all times between two tokens */
+    SPW_FIGURES_TPOT, /* of the mean of each request */
+    SPW_FIGURES_END,
+};
+#define SPW_FIGURES_MEASURES 4u
 
 struct spw_figures {
     double scale;                                /* replicas / simulated replicas */

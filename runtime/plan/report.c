@@ -16,6 +16,7 @@ static size_t list_lines(const struct spw_report *report, struct line *lines)
     static const char *const names[SPW_FIGURES_MEASURES][3] = {
         {"ttft_p50", "ttft_p90", "ttft_p99"},
         {"itl_p50", "itl_p90", "itl_p99"},
+        {"time_per_output_token_p50", "time_per_output_token_p90", "time_per_output_token_p99"},
         {"end_to_end_p50", "end_to_end_p90", "end_to_end_p99"}};
     const struct spw_figures *f = report->figures;
     const char *currency = report->cluster->currency;
@@ -141,7 +142,7 @@ const char *spw_report_sample_words(const struct spw_report *report, char *out, 
 
 static void print_measure(const char *name, const double *ms, FILE *out)
 {
-    fprintf(out, "  %-12s %12.1f %12.1f %12.1f\n", name, ms[0], ms[1], ms[2]);
+    fprintf(out, "  %-15s %12.1f %12.1f %12.1f\n", name, ms[0], ms[1], ms[2]);
 }
 
 static void print_sites(const struct spw_report *report, FILE *out)
@@ -215,9 +216,10 @@ void spw_report_text(const struct spw_report *report, FILE *out)
             cluster->goal_ttft_ns || cluster->goal_itl_ns ? "" : "  (no goal for times",
             (double)cluster->goal_ppm / 1e4,
             f->attainment * 1e6 + 0.5 >= cluster->goal_ppm ? "met" : "NOT met");
-    fprintf(out, "  %-12s %12s %12s %12s\n", "ms", "p50", "p90", "p99");
+    fprintf(out, "  %-15s %12s %12s %12s\n", "ms", "p50", "p90", "p99");
     print_measure("first token", f->ms[SPW_FIGURES_TTFT], out);
-    print_measure("per token", f->ms[SPW_FIGURES_ITL], out);
+    print_measure("between tokens", f->ms[SPW_FIGURES_ITL], out);
+    print_measure("per token, mean", f->ms[SPW_FIGURES_TPOT], out);
     print_measure("end to end", f->ms[SPW_FIGURES_END], out);
     fprintf(out, "requests: %.0f here, %.0f sent away (%.2f %%), %.0f refused, %.0f shed\n",
             f->local, f->sent, f->overflow_share * 100, f->refused, f->shed);

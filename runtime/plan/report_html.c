@@ -245,8 +245,8 @@ static void add_row(struct spw_buffer *out, const char *name, const char *format
 
 static void add_figures(const struct spw_report *report, struct spw_buffer *out)
 {
-    static const char *const names[SPW_FIGURES_MEASURES] = {"first token", "per token",
-                                                            "end to end"};
+    static const char *const names[SPW_FIGURES_MEASURES] = {
+        "first token", "between tokens", "per token, mean of a request", "end to end"};
     const struct spw_figures *f = report->figures;
     char name[64];
     spw_buffer_add_text(out, "<h2>Figures</h2>\n<table><tr><th>ms</th><th>p50</th><th>p90</th>"
