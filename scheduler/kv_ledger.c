@@ -15,6 +15,15 @@ static bool victim_before(const void *context, uint32_t a, uint32_t b)
     return x->index != y->index ? x->index > y->index : a < b;
 }
 
+/* On the host and on disk, copies of what is nearer go first. */
+static bool copy_before(const void *context, uint32_t a, uint32_t b)
+{
+    const struct spw_sched_kv *kv = context;
+    const bool x = kv->nodes[a].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE;
+    const bool y = kv->nodes[b].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE;
+    return x != y ? x : victim_before(context, a, b);
+}
+
 static void fill_places(struct spw_sched_kv *kv)
 {
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
@@ -36,7 +45,8 @@ static void fill_places(struct spw_sched_kv *kv)
         kv->free_ids[i] = kv->transfers_max - 1 - i;
     }
     spw_sched_queue_init(&kv->unstarted);
-    spw_sched_links_init(kv->transfer_links, kv->transfers_max);
+    if (kv->counts[SPW_SCHED_HOST] > 0)
+        spw_sched_links_init(kv->transfer_links, kv->node_count);
     kv->copy_head = 0;
     kv->copy_count = 0;
     for (uint32_t i = 0; i < kv->counts[SPW_SCHED_DISK]; i++) /* for spw_sched_tiers_found */
@@ -69,7 +79,8 @@ void spw_sched_kv_init(struct spw_sched_kv *kv, const struct spw_sched_config *c
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
         kv->free_places[tier] = memory->free_places[tier];
         spw_sched_heap_init(&kv->victims[tier], memory->victim_items[tier],
-                            memory->victim_where[tier], kv->node_count, victim_before, kv);
+                            memory->victim_where[tier], kv->node_count,
+                            tier == SPW_SCHED_DEVICE ? victim_before : copy_before, kv);
     }
     fill_places(kv);
 }
@@ -195,6 +206,7 @@ static void forget_one(struct spw_sched_kv *kv, uint32_t id)
         node->leaving = true;
         kv->leaving++;
     }
+    spw_sched_tiers_withdraw(kv, id);
     node->doomed = true;
     if (node->transfers == 0)
         spw_sched_kv_bury(kv, id);
@@ -233,6 +245,7 @@ void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t id, enum spw_s
 {
     struct spw_sched_node *node = &kv->nodes[id];
     const enum spw_sched_tier level = spw_sched_kv_level(node);
+    spw_sched_kv_settle(kv, id);
     if (level != before && node->parent != SPW_SCHED_NONE) {
         struct spw_sched_node *parent = &kv->nodes[node->parent];
         assert(parent->below[before] > 0);
@@ -240,31 +253,35 @@ void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t id, enum spw_s
         parent->below[level]++;
         child_went(kv, node->parent);
     }
-    spw_sched_kv_settle(kv, id);
 }
 
-/* Gives a cached block of the device back at once: its node stays where a copy is farther away. */
-static void evict_one(struct spw_sched_kv *kv, uint32_t id)
+/* A cached block of the device is to be given up: at once, or when it was copied to the host.
+ * False: what is on its way has to be waited for. */
+static bool evict_one(struct spw_sched_kv *kv, uint32_t id)
 {
-    struct spw_sched_node *node = &kv->nodes[id];
+    const struct spw_sched_node *node = &kv->nodes[id];
     assert(node->refs == 0 && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0);
     const bool host = node->place[SPW_SCHED_HOST] != SPW_SCHED_NONE;
     const bool disk = node->place[SPW_SCHED_DISK] != SPW_SCHED_NONE;
-    if (!host && (!disk || node->below[SPW_SCHED_HOST] > 0)) {
-        kv->evicted++;
-        spw_sched_kv_forget(kv, id);
-        return;
+    if (host || (disk && node->below[SPW_SCHED_HOST] == 0)) {
+        spw_sched_kv_leave_device(kv, id);
+        return true;
     }
-    spw_sched_kv_leave_device(kv, id);
+    if (spw_sched_tiers_move_out(kv, id))
+        return true;
+    if (kv->leaving > 0)
+        return false;
+    kv->evicted++;
+    spw_sched_kv_forget(kv, id);
+    return true;
 }
 
 uint32_t spw_sched_kv_make_room(struct spw_sched_kv *kv, uint32_t want)
 {
-    while (kv->free_counts[SPW_SCHED_DEVICE] < want) {
+    while (kv->free_counts[SPW_SCHED_DEVICE] + kv->leaving < want) {
         const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_DEVICE]);
-        if (victim == SPW_SCHED_NONE)
+        if (victim == SPW_SCHED_NONE || !evict_one(kv, victim))
             break;
-        evict_one(kv, victim);
     }
     return kv->free_counts[SPW_SCHED_DEVICE];
 }
@@ -457,7 +474,8 @@ void spw_sched_kv_check(const struct spw_sched_kv *kv, uint8_t *marks)
     assert(used == kv->used && cached == kv->cached && leaving == kv->leaving);
     assert(used + cached + leaving + kv->free_counts[SPW_SCHED_DEVICE] ==
            kv->counts[SPW_SCHED_DEVICE]);
-    assert(transfers == kv->transfers_used && kv->transfers_used <= kv->transfers_max);
+    assert(transfers == kv->transfers_used + kv->unstarted.count);
+    assert(kv->transfers_used <= kv->transfers_max);
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
         check_places(kv, tier, marks);
         spw_sched_heap_check(&kv->victims[tier]);

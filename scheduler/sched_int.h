@@ -202,7 +202,7 @@ void spw_sched_wait_charge(struct spw_sched *sched, uint32_t tenant, int64_t pro
 void spw_sched_wait_running(struct spw_sched *sched, uint32_t tenant, bool add);
 /* Was it served more than another, and would it hold, with so many more, more of the slots than its
  * weight among the active tenants says? */
-bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, uint32_t more);
+bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, int32_t more);
 /* Tenants that had nothing for long do not count any more. */
 void spw_sched_wait_expire(struct spw_sched *sched);
 void spw_sched_wait_check(const struct spw_sched *sched);

@@ -207,14 +207,15 @@ void spw_sched_wait_charge(struct spw_sched *sched, uint32_t index, int64_t prom
     }
 }
 
-bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t index, uint32_t more)
+bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t index, int32_t more)
 {
     const struct spw_sched_tenant *tenant = &sched->tenants[index];
     const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
     const uint32_t least = spw_sched_heap_top(&sched->active);
     if (least == SPW_SCHED_NONE || sched->tenants[least].served >= tenant->served)
         return false;
-    return (uint64_t)(tenant->running + more) * sched->weights_active > tenant->weight * slots;
+    const int64_t running = (int64_t)tenant->running + more;
+    return running > 0 && (uint64_t)running * sched->weights_active > tenant->weight * slots;
 }
 
 void spw_sched_wait_check(const struct spw_sched *sched)
