@@ -37,7 +37,7 @@ static void fail_call(struct spw_openai_call *call, enum spw_openai_outcome outc
     if (call->outcome != SPW_OPENAI_OK)
         return;
     call->outcome = outcome;
-    snprintf(call->words, sizeof(call->words), "%s", words);
+    snprintf(call->words, sizeof(call->words), "%.*s", (int)sizeof(call->words) - 1, words);
 }
 
 /* One line of the head. A status line begins a new head: a 100 may come before the answer's. */

@@ -25,7 +25,7 @@ struct spw_command {
 };
 
 extern const struct spw_command spw_cli_up, spw_cli_down, spw_cli_serve, spw_cli_run,
-    spw_cli_submit, spw_cli_status, spw_cli_model, spw_cli_bench, spw_cli_bench_load;
+    spw_cli_submit, spw_cli_status, spw_cli_model, spw_cli_bench, spw_cli_bench_load, spw_cli_plan;
 
 /* "spillway NAME: text" and the exit code for a status. */
 int spw_cli_fail(const struct spw_command *command, enum spw_status status,

@@ -159,6 +159,7 @@ static void print_metrics(struct spw_loop *loop, const struct spw_sched_totals *
 static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_totals *totals)
 {
     const struct spw_config *config = loop->config.config;
+    const struct spw_sched_config *limits = &loop->sched_config;
     json_t *ranks = json_array(), *replicas = json_array();
     for (uint32_t i = 0; i < spw_layout_ranks(config); i++)
         json_array_append_new(ranks, rank_json(loop, i));
@@ -166,7 +167,8 @@ static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_t
         json_array_append_new(replicas, replica_json(loop, i));
     return json_pack(
         "{s:b, s:b, s:b, s:s, s:s, s:s, s:f, s:{s:i, s:i, s:i, s:i}, s:i, s:o, s:o,"
-        " s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:i}, s:{s:I, s:I}, s:[]}",
+        " s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:i}, s:{s:I, s:I},"
+        " s:{s:I, s:I, s:I, s:I}, s:[]}",
         "ready", (int)atomic_load(&loop->ready), "healthy", (int)atomic_load(&loop->healthy),
         "draining", (int)loop->draining, "model", loop->config.model_name, "engine_class",
         loop->config.engine_class, "model_digest", loop->config.model_digest_hex, "uptime_seconds",
@@ -180,7 +182,10 @@ static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_t
         (json_int_t)totals->preempted, "kv", "blocks_used", (json_int_t)totals->kv_blocks_used,
         "blocks_total", (json_int_t)totals->kv_blocks_total, "block_tokens",
         (int)config->block_tokens, "tokens", "prompt", (json_int_t)loop->metrics.prompt_tokens,
-        "output", (json_int_t)loop->metrics.output_tokens, "sites");
+        "output", (json_int_t)loop->metrics.output_tokens, "limits", "slots",
+        (json_int_t)limits->slots, "step_tokens", (json_int_t)limits->step_tokens_max,
+        "prefill_chunk", (json_int_t)limits->prefill_chunk_max, "queue",
+        (json_int_t)limits->waiting_max, "sites");
 }
 
 static void print_kv(struct spw_loop *loop)

@@ -15,8 +15,8 @@
 #endif
 
 static const struct spw_command *const commands[] = {
-    &spw_cli_up,     &spw_cli_serve, &spw_cli_run,   &spw_cli_submit,
-    &spw_cli_status, &spw_cli_down,  &spw_cli_model, &spw_cli_bench,
+    &spw_cli_up,   &spw_cli_serve, &spw_cli_run,   &spw_cli_submit, &spw_cli_status,
+    &spw_cli_down, &spw_cli_model, &spw_cli_bench, &spw_cli_plan,
 };
 
 atomic_int spw_cli_stop;

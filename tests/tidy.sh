@@ -143,7 +143,7 @@ check_addresses() {
     address "libcurl" "(<curl/|${word}curl_[a-z])" 'proto/(client|openai)[a-z_]*\.[ch]|runtime/gateway/'
     address "OpenSSL" "(<openssl/|$word(SSL|EVP|HMAC|BIO)_[A-Za-z])" \
         'runtime/base/hash\.c|proto/grpc_[a-z0-9_]*\.[ch]|runtime/gateway/'
-    address "libyaml" "(<yaml\\.h>|${word}yaml_[a-z])" 'runtime/config[a-z_]*\.[ch]'
+    address "libyaml" "(<yaml\\.h>|${word}yaml_[a-z])" 'runtime/config[a-z_]*\.[ch]|runtime/plan/cluster\.c'
     address "GnuTLS" "(<gnutls/|${word}gnutls_[a-z])" 'runtime/door_http[a-z_]*\.[ch]'
     address "PCRE2" "(<pcre2\\.h>|${word}pcre2_)" 'runtime/model/tokenizer[a-z_]*\.[ch]'
     address "hwloc" "(<hwloc|${word}hwloc_)" 'runtime/engine/|runtime/layout[a-z_]*\.c'
