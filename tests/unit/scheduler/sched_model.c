@@ -169,6 +169,8 @@ static void take_ended(struct model *model, const struct spw_sched_verdict *verd
     request->ends++;
     model_expect(request->ends == 1, "ended-twice");
     free_hashes(request);
+    free(request->chain);
+    request->chain = NULL;
     model->counts.ends[verdict->end]++;
     model->by_handle[verdict->request] = SPW_SCHED_NONE;
     model->live--;

@@ -38,7 +38,7 @@ struct model_request {
     uint64_t id;
     uint64_t arrival_ns, deadline_ns;
     struct model_text text;
-    uint64_t *chain;               /* [prompt + output_max] */
+    uint64_t *chain;               /* [prompt + output_max], until ENDED */
     struct spw_sched_hash *hashes; /* what the scheduler borrows; NULL: none */
     uint32_t hash_told, hash_count;
     uint32_t handle;
@@ -67,7 +67,7 @@ struct model_slot {
 struct model_entry {
     uint32_t request;
     uint32_t rows;
-    bool sample;
+    bool sample, decode;
 };
 
 struct model_step {
@@ -138,6 +138,7 @@ struct model {
     uint64_t now_ns;
     bool draining;
     uint32_t tell_every; /* hashes are told each so many commits of a request; 0: never more */
+    bool find_all;       /* a replica that comes up finds all of its disk, undamaged */
     uint32_t up;
     struct model_request *requests; /* all that were ever accepted */
     uint32_t request_count, request_max;

@@ -401,7 +401,7 @@ void model_find_disk(struct model *model, uint32_t r)
             if (known->index > index)
                 continue;
             /* Now and then a file is not seen: then nothing that follows it can be used. */
-            if ((known->hash.low + r + model->counts.steps) % 7 == 0)
+            if (!model->find_all && (known->hash.low + r + model->counts.steps) % 7 == 0)
                 continue;
             bool parent = index == 0, twice = false;
             for (uint32_t j = 0; j < disk->count; j++) {
@@ -412,7 +412,8 @@ void model_find_disk(struct model *model, uint32_t r)
             model_expect(found(model, r, i, known) == usable, "disk-found");
             if (usable) {
                 taken[i] = known;
-                disk->damaged[i] = (known->hash.high + model->counts.steps) % 5 == 0;
+                disk->damaged[i] =
+                    !model->find_all && (known->hash.high + model->counts.steps) % 5 == 0;
                 model_expect(!found(model, r, i, known), "disk-found-twice");
             }
             model_expect(!found(model, r, disk->count, known), "disk-found-range");

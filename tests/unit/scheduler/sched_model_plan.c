@@ -144,8 +144,8 @@ static void check_plan(struct model *model, uint32_t r, uint32_t decoding)
         const bool lane = model->requests[index].priority == SPW_SCHED_BATCH;
         model_expect(decode || lane || !batch, "batch-first");
         batch |= !decode && lane;
-        step->entries[i] =
-            (struct model_entry){.request = index, .rows = seq->rows, .sample = seq->sample};
+        step->entries[i] = (struct model_entry){
+            .request = index, .rows = seq->rows, .sample = seq->sample, .decode = decode};
         model_hash(model, (uint64_t)seq->request << 32 | seq->slot);
         model_hash(model, (uint64_t)seq->position << 32 | seq->rows);
         model_hash(model, (uint64_t)seq->block_count << 32 | seq->open << 2 | seq->sample << 1 |
