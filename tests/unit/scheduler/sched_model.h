@@ -15,7 +15,8 @@
  * - the checks of submit come in the order of enum spw_sched_answer's names NEVER_FITS, DRAINING,
  *   NO_REPLICA, then a full queue, then a full tenant, then TOO_LATE;
  * - predict and submit give the same answer;
- * - a step's prefill rows of the batch lane come after those of interactive requests.
+ * - a step's prefill rows of the batch lane come after those of interactive requests, unless the
+ *   lane has a part of its own (batch_permille).
  */
 #ifndef SPW_TEST_SCHED_MODEL_H
 #define SPW_TEST_SCHED_MODEL_H

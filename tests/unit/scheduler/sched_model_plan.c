@@ -142,7 +142,7 @@ static void check_plan(struct model *model, uint32_t r, uint32_t decoding)
         samples += seq->sample;
         const uint32_t index = model->by_handle[seq->request];
         const bool lane = model->requests[index].priority == SPW_SCHED_BATCH;
-        model_expect(decode || lane || !batch, "batch-first");
+        model_expect(decode || lane || !batch || config->batch_permille > 0, "batch-first");
         batch |= !decode && lane;
         step->entries[i] = (struct model_entry){
             .request = index, .rows = seq->rows, .sample = seq->sample, .decode = decode};

@@ -128,8 +128,9 @@ static void expect_refused(const struct spw_sched_config *config, const char *na
     const char *reason = NULL;
     assert_int_equal(spw_sched_bytes(config, &reason), 0);
     assert_non_null(reason);
-    assert_memory_equal(reason, name, strlen(name));
-    assert_int_equal(reason[strlen(name)], ':');
+    assert_non_null(strchr(reason, ':')); /* names come before what is allowed */
+    assert_non_null(strstr(reason, name));
+    assert_true(strstr(reason, name) < strchr(reason, ':'));
     assert_int_equal(spw_sched_bytes(config, NULL), 0);
 }
 
@@ -153,7 +154,7 @@ static void config_out_of_range_names_the_field(void **state)
         FIELD(step_seqs_max, 0, 65537),
         FIELD(prefill_chunk_max, 0, 17), /* step_tokens_max is 16 */
         FIELD(pipeline, 0, 65),
-        FIELD(tenants, 0, SPW_SCHED_TENANTS_MAX + 1),
+        FIELD(tenants, SPW_SCHED_TENANTS_MAX + 1, UINT32_MAX),
         FIELD(prompt_weight, 1001, UINT32_MAX),
         FIELD(output_weight, 1001, UINT32_MAX),
         FIELD(batch_permille, 1001, UINT32_MAX),

@@ -224,7 +224,7 @@ static void the_least_served_tenant_is_next(void **state)
     const uint32_t c = cases_ask_as(model, 1, 1, 10, 2, 0);
     const uint32_t d = cases_ask_as(model, 1, 1, 10, 2, 0);
     const uint32_t e = cases_ask_as(model, 1, 1, 10, 2, 0);
-    const uint32_t order[] = {a, c, d, b, e}; /* 32 against 12, 24, then 36 against 24 */
+    const uint32_t order[] = {a, c, d, e, b}; /* 32 against 12, 24, then 36 */
     expect_order(model, order, 5);
     spw_sched_tenant_totals(model->sched, 0, &totals);
     assert_int_equal(totals.prompt_tokens, 34);

@@ -251,6 +251,7 @@ static void the_longest_unused_goes_first(void **state)
     assert_int_equal(model->plan.row_count, 13);
     assert_int_equal(cases_totals(model).evicted_blocks, 2);
     assert_int_equal(cases_totals(model).kv_blocks_used, 4);
+    model_finish(model, 100);
     assert_int_equal(cases_known(model, 1, 9), 0);
     assert_int_equal(cases_known(model, 2, 9), 8);
     cases_finish(model);
@@ -265,6 +266,7 @@ static void the_end_of_a_chain_goes_first(void **state)
         cases_ask(model, 3, 9, 9, 1);
         assert_true(model_plan(model, 0));
         assert_int_equal(cases_totals(model).evicted_blocks, 1);
+        model_finish(model, 100);
         const uint32_t left = cases_known(model, 1, 9) + cases_known(model, 2, 9);
         assert_int_equal(left, 12);
         if (evict == SPW_SCHED_EVICT_LRU)
@@ -281,6 +283,7 @@ static void what_is_asked_for_stays(void **state)
     cases_ask(model, 3, 13, 13, 1);
     assert_true(model_plan(model, 0));
     assert_int_equal(cases_totals(model).evicted_blocks, 2);
+    model_finish(model, 100);
     assert_int_equal(cases_known(model, 1, 9), 8);
     assert_int_equal(cases_known(model, 2, 9), 0);
     cases_finish(model);
