@@ -53,7 +53,7 @@ static void a_slot_is_taken_back_at_once(void **state)
     while (model->replicas[0].in_flight > 0)
         model_commit(model, 0);
     assert_int_equal(cases_totals(model).running_batch, 2);
-    const uint32_t c = cases_ask_as(model, 1, 1, 5, 2, 0);
+    const uint32_t c = cases_ask_as(model, 1, 1, 5, 20, 0);
     assert_true(model_plan(model, 0)); /* nothing was in flight */
     assert_true(cases_planned(model, c));
     assert_int_equal(model->requests[a].preempted, 0);
@@ -212,6 +212,8 @@ static void interactive_starts_within_the_next_step(void **state)
     print_message("longest TTFT %.2f ms, longest step %.2f ms\n", (double)longest / 1e6,
                   (double)sim->step_max_ns / 1e6);
     assert_true(longest <= 3 * sim->step_max_ns);
+    print_message("%u of the batch lane were sent back\n",
+                  (unsigned)sim->model->counts.batch_preempted);
     assert_true(sim->model->counts.batch_preempted >= 50);
     sim_destroy(sim);
 }
