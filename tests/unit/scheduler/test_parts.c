@@ -137,8 +137,10 @@ struct ledgers {
     struct spw_sched_node_links links[REPLICAS * NODES];
     uint32_t own[4], any[4]; /* few buckets: nodes meet in them */
     uint32_t places[REPLICAS][NODES], victims[REPLICAS][NODES];
-    uint32_t victim_where[REPLICAS][NODES], disk_where[REPLICAS][NODES];
+    uint32_t victim_where[REPLICAS][SPW_SCHED_TIERS][NODES];
     uint32_t none[1];
+    uint32_t copies[REPLICAS][NODES];
+    struct spw_sched_link links_of_moves[REPLICAS][NODES];
     struct spw_sched_cost cost;
     uint64_t now_ns;
     uint8_t marks[NODES];
@@ -156,9 +158,9 @@ static void create_ledgers(struct ledgers *l, enum spw_sched_evict evict)
             .nodes = l->nodes + i * NODES,
             .free_places = {l->places[i], l->none, l->none},
             .victim_items = {l->victims[i], l->none, l->none},
-            .victim_where = l->victim_where[i],
-            .disk_where = l->disk_where[i],
-            .persist = l->none,
+            .victim_where = {l->victim_where[i][0], l->victim_where[i][1], l->victim_where[i][2]},
+            .transfer_links = l->links_of_moves[i],
+            .copies = l->copies[i],
         };
         spw_sched_kv_init(&l->kv[i], &config, &l->now_ns, &l->cost, i, &memory, &l->index);
         spw_sched_kv_check(&l->kv[i], l->marks);

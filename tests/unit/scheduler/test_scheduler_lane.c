@@ -190,13 +190,13 @@ static void interactive_starts_within_the_next_step(void **state)
     struct spw_sched_config config = busy;
     config.slots = 8;
     config.kv_blocks = 48;
-    config.batch_permille = 100;
+    config.tenants = 1; /* no slot is kept for another one */
     struct sim *sim = sim_create(&config, 20000);
     uint32_t index[100];
     uint64_t arrival[100];
     for (uint32_t i = 0; i < 100; i++) {
         for (uint32_t j = 0; j < 37; j++) {
-            keep_waiting(sim, SPW_SCHED_BATCH, 1, 8);
+            keep_waiting(sim, SPW_SCHED_BATCH, 0, 8);
             assert_true(sim_step(sim));
         }
         arrival[i] = sim->model->now_ns;

