@@ -57,8 +57,10 @@ static void take_prefix(struct spw_sched *sched, struct spw_sched_job *job,
     if (job->hash_count > kv->nodes[node].index + 1 && route->blocks == route->matched)
         spw_sched_index_left(kv, node);
     spw_sched_kv_share(kv, node);
-    if (route->loads > 0)
+    if (route->loads > 0) {
         spw_sched_tiers_load(kv, node);
+        spw_sched_mark_moving(sched, job->replica);
+    }
     for (uint32_t id = node; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
         spw_sched_index_hit(kv, id);
         if (kv->nodes[id].loading)
