@@ -55,7 +55,8 @@ static void watch_wait(struct spw_tp *tp, uint64_t timeout_ns)
     sim->check.turns_at_once = 0;
     sim_ranks_pump(sim);
     sim_doors_pump(sim);
-    if (sim->arrivals_left == 0 && sim_doors_quiet(sim) && atomic_load(&sim->stop) == 0) {
+    if (sim->arrivals_left == 0 && sim_doors_quiet(sim) && spw_sched_idle(sim->loop->sched) &&
+        atomic_load(&sim->stop) == 0) {
         atomic_store(&sim->stop, SPW_STOP_DRAIN);
         return;
     }

@@ -148,6 +148,7 @@ struct sim_replica {
     uint64_t *slot_sample_step; /* last step that samples */
     uint64_t planned, results;  /* steps sent by the loop, results sent to it */
     uint64_t committed;         /* steps that the scheduler knows the end of */
+    uint64_t stuck_until_ns;    /* of its ranks */
     bool doomed;                /* a fault that costs it was drawn */
     bool lost;                  /* the loop has given it up */
 };
@@ -267,6 +268,7 @@ void sim_check_closing(struct sim *sim);
 struct sim_check {
     struct spw_sched_totals totals; /* after the last turn */
     uint32_t replicas_lost;
+    bool none_up; /* there was a moment when the last one that served was lost */
     bool turn_checked;
     uint32_t turns_at_once;
     uint64_t full_ns;

@@ -176,6 +176,10 @@ static void forget_replica(struct sim *sim, uint32_t index)
     bool idle = replica->planned == replica->committed;
     replica->lost = true;
     replica->doomed = true;
+    uint32_t up = 0;
+    for (uint32_t i = 0; i < sim->knobs.config.replicas; i++)
+        up += sim->loop->replicas[i].up;
+    sim->check.none_up = sim->check.none_up || up == 0; /* others may still be loading */
     sim->check.replicas_lost++;
     sim->probes->seen[idle ? SIM_PROBE_LOST_IDLE : SIM_PROBE_LOST_IN_FLIGHT]++;
     sim_note(sim, "replica %llu is lost planned=%llu committed=%llu", index, replica->planned,
@@ -307,11 +311,10 @@ static void check_error(struct sim *sim, struct sim_client *client)
                   client->deadline_ns, client->planned, client->seen);
         sim->probes->seen[SIM_PROBE_EXPIRED]++;
     } else {
-        uint32_t left = sim->knobs.config.replicas - sim->check.replicas_lost;
         sim_check_turn(sim);
-        SIM_CHECK(sim, "ended-error", request->status == SPW_PEER_LOST && left == 0,
-                  "client %u: %s: %s (%u replicas left)", client->index,
-                  spw_status_name(request->status), request->error.text, left);
+        SIM_CHECK(sim, "ended-error", request->status == SPW_PEER_LOST && sim->check.none_up,
+                  "client %u: %s: %s", client->index, spw_status_name(request->status),
+                  request->error.text);
     }
 }
 

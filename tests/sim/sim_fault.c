@@ -67,12 +67,15 @@ static void unstuck(struct sim *sim, uint64_t index, uint64_t unused)
 static void stick(struct sim *sim)
 {
     struct sim_rank *rank = pick_worker(sim);
+    struct sim_replica *replica = &sim->replicas[rank->place.replica];
     uint64_t limit_ns = sim->knobs.config.step_timeout_seconds * SPW_SECOND, ns;
+    if (sim->now_ns < replica->stuck_until_ns + SPW_SECOND)
+        return; /* together they could last longer than a step may */
     if (sim_chance(&sim->harm, 400) && may_doom(sim, rank->place.replica))
         ns = limit_ns + sim_between(&sim->harm, 500, 4000) * SPW_MS;
     else
         ns = sim_between(&sim->harm, 1, (uint32_t)(limit_ns / SPW_MS / 2)) * SPW_MS;
-    rank->stuck_until_ns = SPW_MAX(rank->stuck_until_ns, sim->now_ns + ns);
+    rank->stuck_until_ns = replica->stuck_until_ns = sim->now_ns + ns;
     sim_note(sim, "fault: rank %llu is stuck ns=%llu", rank->tp->rank, ns, 0, 0, 0, 0);
     sim_at(sim, rank->stuck_until_ns, unstuck, rank->tp->rank, 0);
 }
