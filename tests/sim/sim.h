@@ -212,6 +212,7 @@ struct sim_client {
     size_t seen_bytes;
     uint32_t ends;
     bool cancelled, refused;
+    bool cancel_counts; /* the loop had not ended it before */
     uint64_t sent_ns;
 
     /* seen in plans */

@@ -365,6 +365,11 @@ void sim_check_closing(struct sim *sim)
         SIM_CHECK(sim, "ends-once",
                   client->request->loop_ended && atomic_load(&client->request->ended),
                   "client %u never ended", client->index);
+        SIM_CHECK(sim, "cancel-lost",
+                  !client->cancel_counts || client->request->end == SPW_REQUEST_END_CANCELLED ||
+                      client->request->end == SPW_REQUEST_END_ERROR,
+                  "client %u cancelled in time, and its request ended with %d", client->index,
+                  (int)client->request->end);
         SIM_CHECK(sim, "ends-once", client->ends == (client->state == SIM_CLIENT_ENDED),
                   "client %u ended %u times", client->index, client->ends);
         SIM_CHECK(sim, "request-references", atomic_load(&client->request->references) == 1,

@@ -111,6 +111,7 @@ static void cancel(struct sim *sim, struct sim_client *client)
     count_state(sim, client);
     sim_note(sim, "cancel client=%llu hangs_up=%llu", client->index, client->hangs_up, 0, 0, 0, 0);
     client->cancelled = true;
+    client->cancel_counts = !atomic_load(&client->request->ended);
     if (!client->hangs_up) {
         spw_door_cancel(door, client->request, false);
         return;
