@@ -3,69 +3,446 @@
 
 #include <assert.h>
 
-#include "scheduler/scheduler.h"
+#define HALF_LIFE_NS UINT64_C(200000000000) /* until it is measured */
 
-void spw_sched_kv_init(struct spw_sched_kv *kv, struct spw_sched_kv_block *blocks, uint32_t count)
+/* Least key first, then the one deeper in its chain, then the number. */
+static bool victim_before(const void *context, uint32_t a, uint32_t b)
 {
-    kv->blocks = blocks;
-    kv->count = count;
-    kv->free_head = 0;
-    kv->free_count = count;
-    for (uint32_t i = 0; i < count; i++) {
-        blocks[i].prev = i + 1 < count ? i + 1 : SPW_SCHED_NONE;
-        blocks[i].refs = 0;
+    const struct spw_sched_kv *kv = context;
+    const struct spw_sched_node *x = &kv->nodes[a], *y = &kv->nodes[b];
+    if (x->key != y->key)
+        return x->key < y->key;
+    return x->index != y->index ? x->index > y->index : a < b;
+}
+
+static void fill_places(struct spw_sched_kv *kv)
+{
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        kv->free_counts[tier] = kv->counts[tier];
+        for (uint32_t i = 0; i < kv->counts[tier]; i++)
+            kv->free_places[tier][i] = kv->counts[tier] - 1 - i;
     }
+    kv->free_node = 0;
+    for (uint32_t i = 0; i < kv->node_count; i++) {
+        kv->nodes[i].live = false;
+        kv->nodes[i].parent = i + 1 < kv->node_count ? i + 1 : SPW_SCHED_NONE;
+    }
+    kv->used = 0;
+    kv->cached = 0;
+    kv->leaving = 0;
+    kv->transfers_used = 0;
+    for (uint32_t i = 0; i < kv->transfers_max; i++) {
+        kv->transfers[i].node = SPW_SCHED_NONE;
+        kv->free_ids[i] = kv->transfers_max - 1 - i;
+    }
+    spw_sched_queue_init(&kv->unstarted);
+    spw_sched_links_init(kv->transfer_links, kv->transfers_max);
+    kv->persist_head = 0;
+    kv->persist_count = 0;
+    for (uint32_t i = 0; i < kv->counts[SPW_SCHED_DISK]; i++) /* for spw_sched_tiers_found */
+        kv->persist[kv->free_places[SPW_SCHED_DISK][i]] = i;
+}
+
+void spw_sched_kv_init(struct spw_sched_kv *kv, const struct spw_sched_config *config,
+                       const uint64_t *now_ns, const struct spw_sched_cost *cost, uint32_t replica,
+                       const struct spw_sched_kv_memory *memory, struct spw_sched_index *index)
+{
+    kv->replica = replica;
+    kv->counts[SPW_SCHED_DEVICE] = config->kv_blocks;
+    kv->counts[SPW_SCHED_HOST] = config->host_blocks;
+    kv->counts[SPW_SCHED_DISK] = config->disk_blocks;
+    kv->node_count = config->kv_blocks + config->host_blocks + config->disk_blocks;
+    kv->nodes = memory->nodes;
+    kv->index = index;
+    kv->clock = 0;
+    kv->half_life_ns = HALF_LIFE_NS;
+    kv->now_ns = now_ns;
+    kv->evict = config->evict;
+    kv->block_tokens = config->block_tokens;
+    kv->cost = cost;
+    kv->evicted = 0;
+    kv->transfers = memory->transfers;
+    kv->transfers_max = config->host_blocks > 0 ? config->transfers_max : 0;
+    kv->free_ids = memory->free_ids;
+    kv->transfer_links = memory->transfer_links;
+    kv->persist = memory->persist;
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        kv->free_places[tier] = memory->free_places[tier];
+        spw_sched_heap_init(&kv->victims[tier], memory->victim_items[tier],
+                            tier == SPW_SCHED_DISK ? memory->disk_where : memory->victim_where,
+                            kv->node_count, victim_before, kv);
+    }
+    fill_places(kv);
+}
+
+void spw_sched_kv_clear(struct spw_sched_kv *kv)
+{
+    assert(kv->used == 0);
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++)
+        spw_sched_heap_clear(&kv->victims[tier]);
+    for (uint32_t i = 0; i < kv->node_count; i++) {
+        while (kv->nodes[i].live && kv->nodes[i].indexed) { /* what follows it first */
+            uint32_t leaf = i;
+            while (kv->nodes[leaf].child != SPW_SCHED_NONE)
+                leaf = kv->nodes[leaf].child;
+            spw_sched_index_remove(kv, leaf);
+        }
+    }
+    fill_places(kv);
+}
+
+enum spw_sched_tier spw_sched_kv_level(const struct spw_sched_node *node)
+{
+    if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
+        return SPW_SCHED_DEVICE;
+    return node->place[SPW_SCHED_HOST] != SPW_SCHED_NONE ? SPW_SCHED_HOST : SPW_SCHED_DISK;
+}
+
+void spw_sched_kv_settle(struct spw_sched_kv *kv, uint32_t id)
+{
+    const struct spw_sched_node *node = &kv->nodes[id];
+    const bool still = node->live && node->indexed && node->transfers == 0 && !node->leaving;
+    const enum spw_sched_tier level = spw_sched_kv_level(node);
+    const bool idle = still && node->refs == 0;
+    const bool device = idle && level == SPW_SCHED_DEVICE && node->below[SPW_SCHED_DEVICE] == 0;
+    const bool host = idle && level == SPW_SCHED_HOST && node->below[SPW_SCHED_HOST] == 0;
+    const bool disk = still && node->place[SPW_SCHED_DISK] != SPW_SCHED_NONE &&
+                      (level != SPW_SCHED_DISK || node->below[SPW_SCHED_DISK] == 0);
+    /* Two of the heaps share the array that says where a node is: out of one, then into another. */
+    if (!device)
+        spw_sched_heap_leave(&kv->victims[SPW_SCHED_DEVICE], id);
+    if (!host)
+        spw_sched_heap_leave(&kv->victims[SPW_SCHED_HOST], id);
+    if (!disk)
+        spw_sched_heap_leave(&kv->victims[SPW_SCHED_DISK], id);
+    if (device)
+        spw_sched_heap_update(&kv->victims[SPW_SCHED_DEVICE], id);
+    if (host)
+        spw_sched_heap_update(&kv->victims[SPW_SCHED_HOST], id);
+    if (disk)
+        spw_sched_heap_update(&kv->victims[SPW_SCHED_DISK], id);
+}
+
+uint32_t spw_sched_kv_place_take(struct spw_sched_kv *kv, enum spw_sched_tier tier)
+{
+    if (kv->free_counts[tier] == 0)
+        return SPW_SCHED_NONE;
+    return kv->free_places[tier][--kv->free_counts[tier]];
+}
+
+void spw_sched_kv_place_drop(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier tier)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    assert(node->place[tier] < kv->counts[tier] && kv->free_counts[tier] < kv->counts[tier]);
+    kv->free_places[tier][kv->free_counts[tier]++] = node->place[tier];
+    node->place[tier] = SPW_SCHED_NONE;
+}
+
+uint32_t spw_sched_kv_node_take(struct spw_sched_kv *kv)
+{
+    const uint32_t id = kv->free_node;
+    assert(id < kv->node_count && !kv->nodes[id].live); /* one for each place */
+    kv->free_node = kv->nodes[id].parent;
+    kv->nodes[id] = (struct spw_sched_node){
+        .parent = SPW_SCHED_NONE,
+        .place = {SPW_SCHED_NONE, SPW_SCHED_NONE, SPW_SCHED_NONE},
+        .child = SPW_SCHED_NONE,
+        .next = SPW_SCHED_NONE,
+        .prev = SPW_SCHED_NONE,
+        .live = true,
+    };
+    return id;
+}
+
+/* A node in no list and without transfers: its places and its number are free. */
+static void bury(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    assert(node->live && node->refs == 0 && node->transfers == 0 && !node->indexed);
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        if (node->place[tier] != SPW_SCHED_NONE)
+            spw_sched_kv_place_drop(kv, id, (enum spw_sched_tier)tier);
+    }
+    node->live = false;
+    node->parent = kv->free_node;
+    kv->free_node = id;
+}
+
+void spw_sched_kv_bury(struct spw_sched_kv *kv, uint32_t id)
+{
+    assert(kv->nodes[id].doomed);
+    if (kv->nodes[id].leaving)
+        kv->leaving--;
+    bury(kv, id);
+}
+
+/* One fewer of what follows it is on the device: it may be able to leave now. */
+static void child_went(struct spw_sched_kv *kv, uint32_t id)
+{
+    const struct spw_sched_node *node = &kv->nodes[id];
+    if (node->leaving && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0)
+        spw_sched_kv_leave_device(kv, id);
+    else
+        spw_sched_kv_settle(kv, id);
+}
+
+/* Out of the index; with a transfer under way its places are free when that has ended. */
+static void forget_one(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    const uint32_t parent = node->parent;
+    assert(node->indexed && node->refs == 0 && node->child == SPW_SCHED_NONE);
+    spw_sched_index_remove(kv, id);
+    node->parent = SPW_SCHED_NONE;
+    spw_sched_kv_settle(kv, id);
+    if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE && !node->leaving) {
+        assert(kv->cached > 0);
+        kv->cached--;
+        node->leaving = true;
+        kv->leaving++;
+    }
+    node->doomed = true;
+    if (node->transfers == 0)
+        spw_sched_kv_bury(kv, id);
+    if (parent != SPW_SCHED_NONE)
+        child_went(kv, parent);
+}
+
+void spw_sched_kv_forget(struct spw_sched_kv *kv, uint32_t id)
+{
+    for (;;) {
+        uint32_t leaf = id;
+        while (kv->nodes[leaf].child != SPW_SCHED_NONE)
+            leaf = kv->nodes[leaf].child;
+        forget_one(kv, leaf);
+        if (leaf == id)
+            return;
+    }
+}
+
+void spw_sched_kv_leave_device(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    assert(node->indexed && node->refs == 0 && node->below[SPW_SCHED_DEVICE] == 0);
+    spw_sched_kv_place_drop(kv, id, SPW_SCHED_DEVICE);
+    if (node->leaving) {
+        node->leaving = false;
+        kv->leaving--;
+    } else {
+        assert(kv->cached > 0);
+        kv->cached--;
+    }
+    spw_sched_kv_level_changed(kv, id, SPW_SCHED_DEVICE);
+}
+
+void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier before)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    const enum spw_sched_tier level = spw_sched_kv_level(node);
+    if (level != before && node->parent != SPW_SCHED_NONE) {
+        struct spw_sched_node *parent = &kv->nodes[node->parent];
+        assert(parent->below[before] > 0);
+        parent->below[before]--;
+        parent->below[level]++;
+        child_went(kv, node->parent);
+    }
+    spw_sched_kv_settle(kv, id);
+}
+
+/* Gives a cached block of the device back at once: its node stays where a copy is farther away. */
+static void evict_one(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    assert(node->refs == 0 && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0);
+    if (node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE || node->below[SPW_SCHED_HOST] > 0) {
+        kv->evicted++;
+        spw_sched_kv_forget(kv, id);
+        return;
+    }
+    spw_sched_kv_leave_device(kv, id);
+}
+
+uint32_t spw_sched_kv_make_room(struct spw_sched_kv *kv, uint32_t want)
+{
+    while (kv->free_counts[SPW_SCHED_DEVICE] < want) {
+        const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_DEVICE]);
+        if (victim == SPW_SCHED_NONE)
+            break;
+        evict_one(kv, victim);
+    }
+    return kv->free_counts[SPW_SCHED_DEVICE];
 }
 
 uint32_t spw_sched_kv_take(struct spw_sched_kv *kv, uint32_t tail)
 {
-    if (kv->free_count == 0)
+    if (kv->free_counts[SPW_SCHED_DEVICE] == 0 && spw_sched_kv_make_room(kv, 1) == 0)
         return SPW_SCHED_NONE;
-    assert(tail == SPW_SCHED_NONE || (tail < kv->count && kv->blocks[tail].refs > 0));
-    const uint32_t id = kv->free_head;
-    assert(id < kv->count && kv->blocks[id].refs == 0);
-    kv->free_head = kv->blocks[id].prev;
-    kv->free_count--;
-    kv->blocks[id].prev = tail;
-    kv->blocks[id].refs = 1;
+    assert(tail == SPW_SCHED_NONE || (tail < kv->node_count && kv->nodes[tail].refs > 0));
+    const uint32_t id = spw_sched_kv_node_take(kv);
+    struct spw_sched_node *node = &kv->nodes[id];
+    node->place[SPW_SCHED_DEVICE] = spw_sched_kv_place_take(kv, SPW_SCHED_DEVICE);
+    node->parent = tail;
+    node->index = tail == SPW_SCHED_NONE ? 0 : kv->nodes[tail].index + 1;
+    node->refs = 1;
+    kv->used++;
     return id;
 }
 
 void spw_sched_kv_share(struct spw_sched_kv *kv, uint32_t tail)
 {
-    assert(tail < kv->count && kv->blocks[tail].refs > 0);
-    kv->blocks[tail].refs++;
-}
-
-uint32_t spw_sched_kv_release(struct spw_sched_kv *kv, uint32_t tail)
-{
-    uint32_t freed = 0;
-    while (tail != SPW_SCHED_NONE) {
-        assert(tail < kv->count && kv->blocks[tail].refs > 0);
-        struct spw_sched_kv_block *block = &kv->blocks[tail];
-        if (--block->refs > 0)
+    for (uint32_t id = tail; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
+        struct spw_sched_node *node = &kv->nodes[id];
+        assert(node->live && !node->doomed);
+        if (node->refs++ > 0)
             break;
-        const uint32_t prev = block->prev;
-        block->prev = kv->free_head;
-        kv->free_head = tail;
-        kv->free_count++;
-        freed++;
-        tail = prev;
+        assert(node->indexed);
+        if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE) {
+            if (node->leaving) { /* it stays after all */
+                node->leaving = false;
+                kv->leaving--;
+                if (node->transfers == 0)
+                    spw_sched_kv_place_drop(kv, id, SPW_SCHED_HOST);
+            } else {
+                assert(kv->cached > 0);
+                kv->cached--;
+            }
+            kv->used++;
+        }
+        spw_sched_kv_settle(kv, id);
     }
-    return freed;
 }
 
-void spw_sched_kv_check(const struct spw_sched_kv *kv)
+void spw_sched_kv_release(struct spw_sched_kv *kv, uint32_t tail)
 {
-    uint32_t free_blocks = 0;
-    for (uint32_t i = kv->free_head; i != SPW_SCHED_NONE; i = kv->blocks[i].prev) {
-        assert(i < kv->count && kv->blocks[i].refs == 0);
-        free_blocks++;
-        assert(free_blocks <= kv->free_count);
+    if (kv->evict == SPW_SCHED_EVICT_LRU)
+        kv->clock++;
+    for (uint32_t id = tail; id != SPW_SCHED_NONE;) {
+        struct spw_sched_node *node = &kv->nodes[id];
+        assert(id < kv->node_count && node->live && node->refs > 0);
+        if (--node->refs > 0)
+            break;
+        const uint32_t parent = node->parent;
+        if (node->indexed && !node->filled && !node->loading)
+            spw_sched_index_remove(kv, id); /* nobody will finish it */
+        if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE) {
+            assert(kv->used > 0);
+            kv->used--;
+        }
+        if (node->indexed) {
+            if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
+                kv->cached++;
+            spw_sched_index_touch(kv, id);
+            spw_sched_kv_settle(kv, id);
+            spw_sched_tiers_want_copy(kv, id);
+        } else {
+            bury(kv, id);
+        }
+        id = parent;
     }
-    assert(free_blocks == kv->free_count);
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < kv->count; i++)
-        used += kv->blocks[i].refs > 0;
-    assert(used + free_blocks == kv->count);
+}
+
+uint32_t spw_sched_kv_unused(const struct spw_sched_kv *kv, uint32_t tail)
+{
+    uint32_t count = 0;
+    for (uint32_t id = tail; id != SPW_SCHED_NONE && kv->nodes[id].refs == 0;
+         id = kv->nodes[id].parent)
+        count += kv->nodes[id].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE && !kv->nodes[id].leaving;
+    return count;
+}
+
+static void check_node(const struct spw_sched_kv *kv, uint32_t id)
+{
+    const struct spw_sched_node *node = &kv->nodes[id];
+    const enum spw_sched_tier level = spw_sched_kv_level(node);
+    const struct spw_sched_node *parent =
+        node->parent == SPW_SCHED_NONE ? NULL : &kv->nodes[node->parent];
+    assert(node->indexed || node->doomed || node->refs > 0);
+    assert(node->refs == 0 || node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE);
+    assert(node->place[level] != SPW_SCHED_NONE);
+    assert(parent == NULL || (parent->live && parent->index + 1 == node->index));
+    assert((parent == NULL) == (node->index == 0 || node->doomed));
+    assert(node->refs == 0 || parent == NULL || parent->refs > 0);
+    assert(!node->leaving || node->refs == 0);
+    assert(!node->loading || node->transfers > 0);
+    assert(!node->doomed || (node->transfers > 0 && !node->indexed && node->refs == 0));
+    assert(node->child == SPW_SCHED_NONE || node->indexed);
+    uint32_t below[SPW_SCHED_TIERS] = {0};
+    for (uint32_t i = node->child; i != SPW_SCHED_NONE; i = kv->nodes[i].next) {
+        assert(kv->nodes[i].parent == id && kv->nodes[i].indexed);
+        below[spw_sched_kv_level(&kv->nodes[i])]++;
+    }
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++)
+        assert(below[tier] == node->below[tier]);
+    if (node->indexed) {
+        assert(parent == NULL || parent->indexed);
+        assert(parent == NULL || spw_sched_kv_level(parent) <= level);
+        assert(spw_sched_index_find(kv->index, kv->replica, node->hash) == id);
+    }
+    const bool still = node->indexed && node->transfers == 0 && !node->leaving;
+    const uint32_t near = kv->victims[SPW_SCHED_DEVICE].where[id];
+    const bool expected = still && node->refs == 0 && level != SPW_SCHED_DISK &&
+                          node->below[level] == 0 &&
+                          (level == SPW_SCHED_HOST || node->below[SPW_SCHED_DEVICE] == 0);
+    assert((near != SPW_SCHED_NONE) == expected);
+    if (expected)
+        assert(kv->victims[level].items[near] == id);
+}
+
+/* Each place is free or of one node. */
+static void check_places(const struct spw_sched_kv *kv, uint32_t tier, uint8_t *marks)
+{
+    const uint32_t count = kv->counts[tier];
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < count; i++)
+        marks[i] = 0;
+    for (uint32_t i = 0; i < kv->free_counts[tier]; i++) {
+        const uint32_t place = kv->free_places[tier][i];
+        assert(place < count && marks[place] == 0); /* free once */
+        marks[place] = 1;
+    }
+    for (uint32_t i = 0; i < kv->node_count; i++) {
+        const uint32_t place = kv->nodes[i].live ? kv->nodes[i].place[tier] : SPW_SCHED_NONE;
+        if (place == SPW_SCHED_NONE)
+            continue;
+        assert(place < count && marks[place] == 0); /* owned once */
+        marks[place] = 1;
+        held++;
+    }
+    assert(held + kv->free_counts[tier] == count); /* none lost */
+}
+
+void spw_sched_kv_check(const struct spw_sched_kv *kv, uint8_t *marks)
+{
+    uint32_t live = 0, used = 0, cached = 0, leaving = 0, transfers = 0, spare = 0;
+    for (uint32_t i = 0; i < kv->node_count; i++) {
+        const struct spw_sched_node *node = &kv->nodes[i];
+        if (!node->live)
+            continue;
+        live++;
+        check_node(kv, i);
+        transfers += node->transfers;
+        if (node->place[SPW_SCHED_DEVICE] == SPW_SCHED_NONE)
+            continue;
+        used += node->refs > 0;
+        leaving += node->leaving;
+        cached += node->refs == 0 && !node->leaving;
+    }
+    assert(used == kv->used && cached == kv->cached && leaving == kv->leaving);
+    assert(used + cached + leaving + kv->free_counts[SPW_SCHED_DEVICE] ==
+           kv->counts[SPW_SCHED_DEVICE]);
+    assert(transfers == kv->transfers_used && kv->transfers_used <= kv->transfers_max);
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        check_places(kv, tier, marks);
+        spw_sched_heap_check(&kv->victims[tier]);
+    }
+    for (uint32_t i = kv->free_node; i != SPW_SCHED_NONE; i = kv->nodes[i].parent) {
+        assert(!kv->nodes[i].live);
+        spare++;
+        assert(spare + live <= kv->node_count);
+    }
+    assert(spare + live == kv->node_count);
+    spw_sched_queue_check(&kv->unstarted, kv->transfer_links);
+    for (uint32_t i = 0; i < kv->transfers_max; i++)
+        assert(kv->transfers[i].node == SPW_SCHED_NONE ||
+               kv->nodes[kv->transfers[i].node].transfers > 0);
 }

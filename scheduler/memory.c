@@ -4,14 +4,19 @@
 
 #include "scheduler/sched_int.h"
 
-#define ALIGNMENT 64u
+#define ALIGNMENT      64u
+#define PLAN_NAMED_MIN 16384u
+#define PATIENCE_NS    UINT64_C(10000000000)
 
 /* Offsets into the caller's block. */
 struct layout {
-    size_t jobs, job_links, running_links, verdict_links;
+    size_t jobs, job_links, queue_links, running_links, verdict_links;
     size_t deadline_items, deadline_where;
-    size_t replicas, ready_links, place_items, place_where;
-    size_t blocks, flights, entries, slots;
+    size_t tenants, tenant_links, lane_items[SPW_SCHED_LANES], lane_where[SPW_SCHED_LANES];
+    size_t replicas, ready_links, moving_links, place_items, place_where, batch_items, batch_where;
+    size_t nodes, node_links, own, any, places[SPW_SCHED_TIERS], victims[SPW_SCHED_TIERS];
+    size_t victim_where, disk_where, transfers, transfer_links, ids, persist;
+    size_t flights, entries, slots;
     size_t scratch;
     size_t bytes;
 };
@@ -33,37 +38,110 @@ static uint32_t step_entries(const struct spw_sched_config *config)
     return entries;
 }
 
+static uint64_t tier_count(const struct spw_sched_config *config, uint32_t tier)
+{
+    return tier == SPW_SCHED_DEVICE ? config->kv_blocks
+           : tier == SPW_SCHED_HOST ? config->host_blocks
+                                    : config->disk_blocks;
+}
+
+/* One node for each place that a block's bytes can lie in. */
+static uint64_t node_count(const struct spw_sched_config *config)
+{
+    return (uint64_t)config->kv_blocks + config->host_blocks + config->disk_blocks;
+}
+
+/* A chain of one in the mean. */
+static uint32_t bucket_count(const struct spw_sched_config *config)
+{
+    const uint64_t nodes = config->prefix ? config->replicas * node_count(config) : 1;
+    uint32_t buckets = 1;
+    while (buckets < nodes && buckets < 1u << 31)
+        buckets *= 2;
+    return buckets;
+}
+
+static uint32_t tenant_count(const struct spw_sched_config *config)
+{
+    return config->tenants > 0 ? config->tenants : 1;
+}
+
+static uint32_t transfer_count(const struct spw_sched_config *config)
+{
+    return config->host_blocks > 0 ? config->transfers_max : 0;
+}
+
+static uint32_t largest_tier(const struct spw_sched_config *config)
+{
+    uint32_t most = config->kv_blocks;
+    if (most < config->host_blocks)
+        most = config->host_blocks;
+    return most < config->disk_blocks ? config->disk_blocks : most;
+}
+
 static void lay_out(const struct spw_sched_config *config, struct layout *out)
 {
     const size_t jobs = config->requests_max;
+    const size_t tenants = tenant_count(config);
     const size_t replicas = config->replicas;
     const size_t flights = replicas * (config->pipeline + 1);
+    const size_t nodes = replicas * node_count(config);
+    const size_t transfers = replicas * transfer_count(config);
     size_t bytes = 0;
 
     carve(&bytes, 1, sizeof(struct spw_sched)); /* the head, at offset 0 */
 
     /* Per request known. */
     out->jobs = carve(&bytes, jobs, sizeof(struct spw_sched_job));
-    out->job_links = carve(&bytes, jobs, sizeof(struct spw_sched_link));     /* where it is */
-    out->running_links = carve(&bytes, jobs, sizeof(struct spw_sched_link)); /* order by rank */
+    out->job_links = carve(&bytes, jobs, sizeof(struct spw_sched_link));         /* where it is */
+    out->queue_links = carve(&bytes, jobs, sizeof(struct spw_sched_pheap_link)); /* it waits */
+    out->running_links = carve(&bytes, jobs, sizeof(struct spw_sched_link));     /* order by rank */
     out->verdict_links = carve(&bytes, jobs, sizeof(struct spw_sched_link)); /* unread verdicts */
     out->deadline_items = carve(&bytes, jobs, sizeof(uint32_t));             /* heap of deadlines */
     out->deadline_where = carve(&bytes, jobs, sizeof(uint32_t));
 
+    /* Per tenant. */
+    out->tenants = carve(&bytes, tenants, sizeof(struct spw_sched_tenant));
+    out->tenant_links = carve(&bytes, tenants, sizeof(struct spw_sched_link)); /* lingering */
+    for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) { /* heaps of those that wait */
+        out->lane_items[lane] = carve(&bytes, tenants, sizeof(uint32_t));
+        out->lane_where[lane] = carve(&bytes, tenants, sizeof(uint32_t));
+    }
+
     /* Per replica. */
     out->replicas = carve(&bytes, replicas, sizeof(struct spw_sched_replica));
-    out->ready_links = carve(&bytes, replicas, sizeof(struct spw_sched_link)); /* who has work */
-    out->place_items = carve(&bytes, replicas, sizeof(uint32_t));              /* who has room */
+    out->ready_links = carve(&bytes, replicas, sizeof(struct spw_sched_link));  /* who has work */
+    out->moving_links = carve(&bytes, replicas, sizeof(struct spw_sched_link)); /* transfers */
+    out->place_items = carve(&bytes, replicas, sizeof(uint32_t));               /* who has room */
     out->place_where = carve(&bytes, replicas, sizeof(uint32_t));
+    out->batch_items = carve(&bytes, replicas, sizeof(uint32_t)); /* who runs batch jobs */
+    out->batch_where = carve(&bytes, replicas, sizeof(uint32_t));
 
-    /* Per replica and block, step in flight, sequence in flight, slot. */
-    out->blocks = carve(&bytes, replicas * config->kv_blocks, sizeof(struct spw_sched_kv_block));
+    /* Per replica and block of a tier. */
+    out->nodes = carve(&bytes, nodes, sizeof(struct spw_sched_node));
+    out->node_links =
+        carve(&bytes, config->prefix ? nodes : 0, sizeof(struct spw_sched_node_links));
+    out->own = carve(&bytes, bucket_count(config), sizeof(uint32_t));
+    out->any = carve(&bytes, bucket_count(config), sizeof(uint32_t));
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        const size_t places = replicas * tier_count(config, tier);
+        out->places[tier] = carve(&bytes, places, sizeof(uint32_t));  /* free ones */
+        out->victims[tier] = carve(&bytes, places, sizeof(uint32_t)); /* cached ones */
+    }
+    out->victim_where = carve(&bytes, nodes, sizeof(uint32_t));
+    out->disk_where = carve(&bytes, nodes, sizeof(uint32_t));
+    out->persist = carve(&bytes, config->disk_blocks > 0 ? nodes : 0, sizeof(uint32_t));
+
+    /* Per replica and transfer, step in flight, sequence in flight, slot. */
+    out->transfers = carve(&bytes, transfers, sizeof(struct spw_sched_kv_transfer));
+    out->transfer_links = carve(&bytes, transfers, sizeof(struct spw_sched_link));
+    out->ids = carve(&bytes, transfers, sizeof(uint32_t));
     out->flights = carve(&bytes, flights, sizeof(struct spw_sched_flight));
     out->entries = carve(&bytes, flights * step_entries(config), sizeof(struct spw_sched_entry));
     out->slots = carve(&bytes, replicas * config->slots, sizeof(uint32_t));
 
-    /* One mark per block and slot of one replica, for spw_sched_check. */
-    out->scratch = carve(&bytes, (size_t)config->kv_blocks + config->slots, sizeof(uint8_t));
+    /* One mark per block of a tier and per slot of one replica, for spw_sched_check. */
+    out->scratch = carve(&bytes, (size_t)largest_tier(config) + config->slots, sizeof(uint8_t));
     out->bytes = bytes;
 }
 
@@ -91,6 +169,22 @@ static const char *refuse(const struct spw_sched_config *config)
         return "prefill_chunk_max: must be 1 to step_tokens_max";
     if (config->pipeline < 1 || config->pipeline > SPW_SCHED_PIPELINE_MAX)
         return "pipeline: must be 1 to 64";
+    if (config->tenants > SPW_SCHED_TENANTS_MAX)
+        return "tenants: must be at most 1024";
+    if (config->prompt_weight > 1000 || config->output_weight > 1000)
+        return "prompt_weight, output_weight: must be at most 1000";
+    if (config->batch_permille > 1000)
+        return "batch_permille: must be at most 1000";
+    if (config->host_blocks > 1u << 24 || config->disk_blocks > 1u << 28)
+        return "host_blocks, disk_blocks: must be at most 16777216 and 268435456";
+    if (config->disk_blocks > 0 && config->host_blocks == 0)
+        return "disk_blocks: must be 0 without host_blocks";
+    if (config->host_blocks > 0 && !config->prefix)
+        return "host_blocks: must be 0 without prefix";
+    if (config->host_blocks > 0 && (config->transfers_max < 1 || config->transfers_max > 1u << 20))
+        return "transfers_max: must be 1 to 1048576";
+    if (config->replicas * node_count(config) > 1u << 31)
+        return "kv_blocks, host_blocks, disk_blocks: must be at most 2147483648 in all replicas";
     return NULL;
 }
 
@@ -113,9 +207,15 @@ uint32_t spw_sched_plan_blocks_max(const struct spw_sched_config *config)
     /* A sequence with r rows starts at most ceil(r / block_tokens) blocks. */
     const uint64_t rows = config->step_tokens_max;
     const uint64_t block_tokens = config->block_tokens;
-    const uint64_t blocks =
+    const uint64_t begun =
         (rows + (uint64_t)step_entries(config) * (block_tokens - 1)) / block_tokens;
-    return (uint32_t)(blocks < config->kv_blocks ? blocks : config->kv_blocks);
+    if (!config->prefix)
+        return (uint32_t)(begun < config->kv_blocks ? begun : config->kv_blocks);
+    /* Prefixes from the index are named whole: the longest one fits, and usually many. */
+    uint64_t named = (config->context_tokens_max + block_tokens - 1) / block_tokens;
+    if (named < PLAN_NAMED_MIN)
+        named = PLAN_NAMED_MIN;
+    return (uint32_t)(begun + (named < config->kv_blocks ? named : config->kv_blocks));
 }
 
 /* Earlier deadline first, then age. */
@@ -138,6 +238,49 @@ static bool place_before(const void *context, uint32_t a, uint32_t b)
     return x->key_running != y->key_running ? x->key_running < y->key_running : a < b;
 }
 
+/* Most batch jobs first, then index. */
+static bool batch_before(const void *context, uint32_t a, uint32_t b)
+{
+    const struct spw_sched *sched = context;
+    const uint32_t x = sched->replicas[a].batch_running, y = sched->replicas[b].batch_running;
+    return x != y ? x > y : a < b;
+}
+
+/* Least served first, then index. */
+static bool tenant_before(const void *context, uint32_t a, uint32_t b)
+{
+    const struct spw_sched *sched = context;
+    const uint64_t x = sched->tenants[a].served, y = sched->tenants[b].served;
+    return x != y ? x < y : a < b;
+}
+
+/* Item `first` of an array at an offset. */
+#define PIECE(type, offset, first) ((type *)(void *)(base + (offset)) + (first))
+
+static void init_kv(struct spw_sched *sched, uint32_t index, unsigned char *base,
+                    const struct layout *layout)
+{
+    const struct spw_sched_config *config = &sched->config;
+    const size_t node = index * node_count(config);
+    const size_t transfer = (size_t)index * transfer_count(config);
+    struct spw_sched_kv_memory memory = {
+        .nodes = PIECE(struct spw_sched_node, layout->nodes, node),
+        .victim_where = PIECE(uint32_t, layout->victim_where, node),
+        .disk_where = PIECE(uint32_t, layout->disk_where, node),
+        .transfers = PIECE(struct spw_sched_kv_transfer, layout->transfers, transfer),
+        .transfer_links = PIECE(struct spw_sched_link, layout->transfer_links, transfer),
+        .free_ids = PIECE(uint32_t, layout->ids, transfer),
+        .persist = PIECE(uint32_t, layout->persist, config->disk_blocks > 0 ? node : 0),
+    };
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        const size_t first = index * tier_count(config, tier);
+        memory.free_places[tier] = PIECE(uint32_t, layout->places[tier], first);
+        memory.victim_items[tier] = PIECE(uint32_t, layout->victims[tier], first);
+    }
+    spw_sched_kv_init(&sched->replicas[index].kv, config, &sched->now_ns, &sched->config.cost,
+                      index, &memory, &sched->index);
+}
+
 static void init_replica(struct spw_sched *sched, uint32_t index, unsigned char *base,
                          const struct layout *layout)
 {
@@ -145,27 +288,71 @@ static void init_replica(struct spw_sched *sched, uint32_t index, unsigned char 
     struct spw_sched_replica *replica = &sched->replicas[index];
     const size_t flight = (size_t)index * (config->pipeline + 1);
     memset(replica, 0, sizeof(*replica));
-    spw_sched_kv_init(&replica->kv,
-                      (struct spw_sched_kv_block *)(void *)(base + layout->blocks) +
-                          (size_t)index * config->kv_blocks,
-                      config->kv_blocks);
+    init_kv(sched, index, base, layout);
     spw_sched_queue_init(&replica->running);
     for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++)
         spw_sched_queue_init(&replica->prefill[i]);
-    spw_sched_queue_init(&replica->idle);
-    replica->flights = (struct spw_sched_flight *)(void *)(base + layout->flights) + flight;
+    spw_sched_queue_init(&replica->loading);
+    replica->flights = PIECE(struct spw_sched_flight, layout->flights, flight);
     for (uint32_t i = 0; i <= config->pipeline; i++) {
-        spw_sched_queue_init(&replica->flights[i].decoding);
         replica->flights[i].seq_count = 0;
         replica->flights[i].sample_count = 0;
     }
-    replica->entries =
-        (struct spw_sched_entry *)(void *)(base + layout->entries) + flight * sched->step_entries;
-    replica->free_slots =
-        (uint32_t *)(void *)(base + layout->slots) + (size_t)index * config->slots;
+    for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) {
+        spw_sched_queue_init(&replica->idle[lane]);
+        for (uint32_t i = 0; i <= config->pipeline; i++)
+            spw_sched_queue_init(&replica->flights[i].decoding[lane]);
+    }
+    replica->entries = PIECE(struct spw_sched_entry, layout->entries, flight * sched->step_entries);
+    replica->free_slots = PIECE(uint32_t, layout->slots, (size_t)index * config->slots);
     replica->free_slot_count = config->slots;
     for (uint32_t i = 0; i < config->slots; i++)
         replica->free_slots[i] = config->slots - 1 - i; /* slot 0 first */
+}
+
+static void init_jobs(struct spw_sched *sched, unsigned char *base, const struct layout *layout)
+{
+    const uint32_t count = sched->config.requests_max;
+    sched->jobs = PIECE(struct spw_sched_job, layout->jobs, 0);
+    sched->job_links = PIECE(struct spw_sched_link, layout->job_links, 0);
+    sched->queue_links = PIECE(struct spw_sched_pheap_link, layout->queue_links, 0);
+    sched->running_links = PIECE(struct spw_sched_link, layout->running_links, 0);
+    sched->verdict_links = PIECE(struct spw_sched_link, layout->verdict_links, 0);
+    memset(sched->jobs, 0, count * sizeof(*sched->jobs)); /* place FREE */
+    spw_sched_links_init(sched->job_links, count);
+    spw_sched_links_init(sched->running_links, count);
+    spw_sched_links_init(sched->verdict_links, count);
+    spw_sched_queue_init(&sched->free);
+    spw_sched_queue_init(&sched->verdicts);
+    for (uint32_t i = 0; i < count; i++) {
+        sched->jobs[i].replica = SPW_SCHED_NONE;
+        spw_sched_queue_push(&sched->free, sched->job_links, i);
+    }
+    spw_sched_heap_init(&sched->deadlines, PIECE(uint32_t, layout->deadline_items, 0),
+                        PIECE(uint32_t, layout->deadline_where, 0), count, deadline_before, sched);
+}
+
+static void init_replicas(struct spw_sched *sched, unsigned char *base, const struct layout *layout)
+{
+    const uint32_t count = sched->config.replicas;
+    sched->replicas = PIECE(struct spw_sched_replica, layout->replicas, 0);
+    sched->ready_links = PIECE(struct spw_sched_link, layout->ready_links, 0);
+    sched->moving_links = PIECE(struct spw_sched_link, layout->moving_links, 0);
+    spw_sched_links_init(sched->ready_links, count);
+    spw_sched_links_init(sched->moving_links, count);
+    spw_sched_queue_init(&sched->ready);
+    spw_sched_queue_init(&sched->moving);
+    spw_sched_heap_init(&sched->places, PIECE(uint32_t, layout->place_items, 0),
+                        PIECE(uint32_t, layout->place_where, 0), count, place_before, sched);
+    spw_sched_heap_init(&sched->batch, PIECE(uint32_t, layout->batch_items, 0),
+                        PIECE(uint32_t, layout->batch_where, 0), count, batch_before, sched);
+    spw_sched_index_init(&sched->index, PIECE(uint32_t, layout->own, 0),
+                         PIECE(uint32_t, layout->any, 0), bucket_count(&sched->config),
+                         (uint32_t)node_count(&sched->config),
+                         PIECE(struct spw_sched_node, layout->nodes, 0),
+                         PIECE(struct spw_sched_node_links, layout->node_links, 0));
+    for (uint32_t i = 0; i < count; i++)
+        init_replica(sched, i, base, layout);
 }
 
 struct spw_sched *spw_sched_init(void *memory, const struct spw_sched_config *config)
@@ -179,37 +366,22 @@ struct spw_sched *spw_sched_init(void *memory, const struct spw_sched_config *co
     struct spw_sched *sched = memory;
     memset(sched, 0, sizeof(*sched));
     sched->config = *config;
+    sched->config.tenants = tenant_count(config);
+    if (config->prompt_weight == 0 && config->output_weight == 0)
+        sched->config.prompt_weight = sched->config.output_weight = 1;
+    if (config->patience_ns == 0)
+        sched->config.patience_ns = PATIENCE_NS;
     sched->step_entries = step_entries(config);
-
-    sched->jobs = (struct spw_sched_job *)(void *)(base + layout.jobs);
-    sched->job_links = (struct spw_sched_link *)(void *)(base + layout.job_links);
-    sched->running_links = (struct spw_sched_link *)(void *)(base + layout.running_links);
-    sched->verdict_links = (struct spw_sched_link *)(void *)(base + layout.verdict_links);
-    memset(sched->jobs, 0, config->requests_max * sizeof(*sched->jobs)); /* place FREE */
-    spw_sched_links_init(sched->job_links, config->requests_max);
-    spw_sched_links_init(sched->running_links, config->requests_max);
-    spw_sched_links_init(sched->verdict_links, config->requests_max);
-    spw_sched_queue_init(&sched->free);
-    spw_sched_queue_init(&sched->verdicts);
-    for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++)
-        spw_sched_queue_init(&sched->waiting[i]);
-    for (uint32_t i = 0; i < config->requests_max; i++) {
-        sched->jobs[i].replica = SPW_SCHED_NONE;
-        spw_sched_queue_push(&sched->free, sched->job_links, i);
-    }
-    spw_sched_heap_init(&sched->deadlines, (uint32_t *)(void *)(base + layout.deadline_items),
-                        (uint32_t *)(void *)(base + layout.deadline_where), config->requests_max,
-                        deadline_before, sched);
-
-    sched->replicas = (struct spw_sched_replica *)(void *)(base + layout.replicas);
-    sched->ready_links = (struct spw_sched_link *)(void *)(base + layout.ready_links);
-    spw_sched_links_init(sched->ready_links, config->replicas);
-    spw_sched_queue_init(&sched->ready);
-    spw_sched_heap_init(&sched->places, (uint32_t *)(void *)(base + layout.place_items),
-                        (uint32_t *)(void *)(base + layout.place_where), config->replicas,
-                        place_before, sched);
-    for (uint32_t i = 0; i < config->replicas; i++)
-        init_replica(sched, i, base, &layout);
+    sched->stuck_request = SPW_SCHED_NONE;
+    init_jobs(sched, base, &layout);
+    sched->tenants = PIECE(struct spw_sched_tenant, layout.tenants, 0);
+    sched->tenant_links = PIECE(struct spw_sched_link, layout.tenant_links, 0);
+    for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++)
+        spw_sched_heap_init(&sched->lanes[lane], PIECE(uint32_t, layout.lane_items[lane], 0),
+                            PIECE(uint32_t, layout.lane_where[lane], 0), sched->config.tenants,
+                            tenant_before, sched);
+    spw_sched_wait_init(sched);
+    init_replicas(sched, base, &layout);
     sched->scratch = base + layout.scratch;
     return sched;
 }

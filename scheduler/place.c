@@ -1,80 +1,34 @@
-/* place.c - who runs where: from the queue to a replica and back. */
+/* place.c - who runs where: from the queues to a replica. */
 #include <assert.h>
 
 #include "scheduler/sched_int.h"
 
-uint32_t spw_sched_blocks_for(const struct spw_sched *sched, uint32_t tokens)
-{
-    const uint32_t block_tokens = sched->config.block_tokens;
-    return tokens / block_tokens + (tokens % block_tokens != 0);
-}
-
-void spw_sched_mark_ready(struct spw_sched *sched, uint32_t replica)
-{
-    if (sched->ready_links[replica].next == SPW_SCHED_UNLINKED)
-        spw_sched_queue_push(&sched->ready, sched->ready_links, replica);
-}
+#define SKIPPED_MAX 8u /* tenants above their share that others are let past in one go */
+#define LOOKED_MAX  4u /* replicas looked at for somebody above its share */
 
 void spw_sched_place_refresh(struct spw_sched *sched, uint32_t index)
 {
     struct spw_sched_replica *replica = &sched->replicas[index];
+    if (replica->reclaiming && replica->returning_jobs == 0) {
+        replica->reclaiming = false;
+        sched->reclaiming--;
+    }
+    if (replica->up && replica->batch_running > 0 && !replica->reclaiming)
+        spw_sched_heap_update(&sched->batch, index);
+    else
+        spw_sched_heap_remove(&sched->batch, index);
     /* Enough prefill for one whole step is placed ahead, not more: what waits in the common queue
      * can still go to the replica that has room first, and to a request of higher priority. */
-    const bool takes = replica->up && replica->free_slot_count > 0 &&
+    const bool takes = replica->up && !replica->draining && replica->free_slot_count > 0 &&
                        replica->next_rows < sched->config.step_tokens_max;
     if (!takes) {
         spw_sched_heap_remove(&sched->places, index);
         return;
     }
-    replica->key_available = (int64_t)replica->kv.free_count - (int64_t)replica->promised_blocks;
+    replica->key_available =
+        (int64_t)spw_sched_kv_room(&replica->kv) - (int64_t)replica->promised_blocks;
     replica->key_running = replica->running.count;
     spw_sched_heap_update(&sched->places, index);
-}
-
-void spw_sched_prefill_count(struct spw_sched *sched, uint32_t request, bool add)
-{
-    const struct spw_sched_job *job = &sched->jobs[request];
-    struct spw_sched_replica *replica = &sched->replicas[job->replica];
-    const uint32_t left = job->prefill_end - job->planned;
-    const uint32_t chunk = sched->config.prefill_chunk_max;
-    const uint64_t rows = left < chunk ? left : chunk;
-    const uint64_t blocks = spw_sched_blocks_for(sched, job->prefill_end) - job->kv_blocks;
-    assert(add || (replica->next_rows >= rows && replica->promised_blocks >= blocks));
-    replica->next_rows = add ? replica->next_rows + rows : replica->next_rows - rows;
-    replica->promised_blocks =
-        add ? replica->promised_blocks + blocks : replica->promised_blocks - blocks;
-}
-
-/* The oldest request of the highest priority that waits. */
-static uint32_t first_waiting(const struct spw_sched *sched)
-{
-    for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++) {
-        if (sched->waiting[i].count > 0)
-            return sched->waiting[i].head;
-    }
-    return SPW_SCHED_NONE;
-}
-
-/* Blocks for all that is known of it, beside what the prefills there were promised, and a little to
- * grow. An empty replica takes whatever submit let in. */
-static bool fits(const struct spw_sched *sched, const struct spw_sched_job *job,
-                 const struct spw_sched_replica *replica)
-{
-    const uint32_t need = spw_sched_blocks_for(sched, job->prompt_tokens + job->emitted);
-    const uint32_t reserve = replica->running.count == 0 ? 0 : 1 + sched->config.kv_blocks / 64;
-    return replica->key_available >= (int64_t)need + reserve;
-}
-
-/* Insert by age, looking from the youngest. */
-static void insert_aged(struct spw_sched *sched, struct spw_sched_queue *queue, uint32_t request)
-{
-    uint32_t before = SPW_SCHED_NONE;
-    uint32_t i = queue->tail;
-    while (i != SPW_SCHED_NONE && sched->jobs[i].seq > sched->jobs[request].seq) {
-        before = i;
-        i = sched->job_links[i].prev;
-    }
-    spw_sched_queue_insert(queue, sched->job_links, request, before);
 }
 
 static void insert_running(struct spw_sched *sched, struct spw_sched_queue *queue, uint32_t request)
@@ -91,143 +45,253 @@ static void insert_running(struct spw_sched *sched, struct spw_sched_queue *queu
     spw_sched_queue_insert(queue, sched->running_links, request, before);
 }
 
-static void place(struct spw_sched *sched, uint32_t request, uint32_t index)
+/* The chain of its prefix is the job's from now on; what is farther away is loaded. */
+static void take_prefix(struct spw_sched *sched, struct spw_sched_job *job,
+                        const struct spw_sched_route *route)
+{
+    struct spw_sched_kv *kv = &sched->replicas[job->replica].kv;
+    uint32_t node = route->node;
+    job->loading = SPW_SCHED_NONE;
+    if (node == SPW_SCHED_NONE)
+        return;
+    if (job->hash_count > kv->nodes[node].index + 1 && route->blocks == route->matched)
+        spw_sched_index_left(kv, node);
+    spw_sched_kv_share(kv, node);
+    if (route->loads > 0) {
+        if (spw_sched_kv_make_room(kv, route->loads) < route->loads) {
+            /* Room is on its way and not there yet: go without. */
+            uint32_t near = node;
+            for (uint32_t i = 0; i < route->loads; i++)
+                near = kv->nodes[near].parent;
+            if (near != SPW_SCHED_NONE)
+                spw_sched_kv_share(kv, near);
+            spw_sched_kv_release(kv, node);
+            node = near;
+        } else {
+            spw_sched_tiers_load(kv, node);
+            spw_sched_mark_moving(sched, job->replica);
+        }
+    }
+    for (uint32_t id = node; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
+        spw_sched_index_hit(kv, id);
+        if (kv->nodes[id].loading)
+            job->loading = id;
+    }
+    job->kv_tail = node;
+    job->kv_blocks = node == SPW_SCHED_NONE ? 0 : kv->nodes[node].index + 1;
+    job->kv_indexed = job->kv_blocks;
+    job->planned = job->kv_blocks * sched->config.block_tokens;
+    job->cached = job->planned;
+    sched->totals.cached_tokens += job->cached;
+}
+
+static void charge(struct spw_sched *sched, struct spw_sched_job *job)
+{
+    const uint32_t lane = spw_sched_lane(job->priority);
+    struct spw_sched_tenant *tenant = &sched->tenants[job->tenant];
+    if (sched->virtual_time[lane] < tenant->served)
+        sched->virtual_time[lane] = tenant->served;
+    if (lane == 0)
+        tenant->passed = job->priority == 0 && tenant->queue[1].count > 0 ? tenant->passed + 1 : 0;
+    if (!job->charged) /* computing it again is not the tenant's doing */
+        spw_sched_wait_charge(sched, job->tenant, (int64_t)job->prefill_end - job->planned, 0);
+    job->charged = true;
+}
+
+static void place(struct spw_sched *sched, uint32_t request, const struct spw_sched_route *route)
 {
     struct spw_sched_job *job = &sched->jobs[request];
-    struct spw_sched_replica *replica = &sched->replicas[index];
+    struct spw_sched_replica *replica = &sched->replicas[route->replica];
+    const uint32_t lane = spw_sched_lane(job->priority);
     assert(job->place == SPW_SCHED_PLACE_WAITING && job->planned == 0 && job->kv_blocks == 0);
-    spw_sched_queue_remove(&sched->waiting[job->priority], sched->job_links, request);
-    spw_sched_heap_remove(&sched->deadlines, request);
-    job->replica = index;
+    spw_sched_wait_running(sched, job->tenant, true);
+    spw_sched_wait_remove(sched, request);
+    job->replica = route->replica;
     job->slot = replica->free_slots[--replica->free_slot_count];
     job->prefill_end = job->prompt_tokens + job->emitted;
-    job->place = SPW_SCHED_PLACE_PREFILL;
-    insert_aged(sched, &replica->prefill[job->priority], request);
+    job->ran = true;
+    job->looked_step = 0;
+    take_prefix(sched, job, route);
+    charge(sched, job);
+    if (job->loading != SPW_SCHED_NONE) {
+        job->place = SPW_SCHED_PLACE_LOADING;
+        spw_sched_queue_push(&replica->loading, sched->job_links, request);
+    } else {
+        job->place = SPW_SCHED_PLACE_PREFILL;
+        spw_sched_jobs_insert_aged(sched, &replica->prefill[job->priority], request);
+    }
     insert_running(sched, &replica->running, request);
     spw_sched_prefill_count(sched, request, true);
-    sched->totals.waiting--;
+    replica->batch_running += lane == 1;
+    sched->running_lane[lane]++;
     sched->totals.running++;
-    spw_sched_place_refresh(sched, index);
-    spw_sched_mark_ready(sched, index);
+    sched->totals.prompt_tokens += job->prefill_end;
+    spw_sched_place_refresh(sched, route->replica);
+    spw_sched_mark_ready(sched, route->replica);
+}
+
+/* How often somebody who had to wait gets a place: for predictions. */
+static void note_placement(struct spw_sched *sched, bool waited)
+{
+    const uint64_t gap_ns = sched->now_ns - sched->placed_ns;
+    if (waited && sched->placed_ns > 0 && sched->totals.waiting > 0) {
+        const uint64_t mean = sched->place_interval_ns;
+        sched->place_interval_ns = mean == 0 ? gap_ns + 1 : mean - mean / 16 + gap_ns / 16;
+    }
+    if (waited)
+        sched->placed_ns = sched->now_ns;
+}
+
+static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reserved)
+{
+    const struct spw_sched_job *job = &sched->jobs[request];
+    const uint32_t most = spw_sched_heap_top(&sched->places);
+    *out_reserved = false;
+    if (most == SPW_SCHED_NONE)
+        return false;
+    /* The same as the last time, and nobody has more room than was too little then. */
+    if (sched->stuck_request == request && sched->stuck_seq == job->seq &&
+        sched->replicas[most].key_available < sched->stuck_need)
+        return false;
+    struct spw_sched_route route;
+    spw_sched_route(sched, job, &route);
+    if (route.replica == SPW_SCHED_NONE) {
+        *out_reserved =
+            sched->config.tenants > 1 && spw_sched_wait_above_share(sched, job->tenant, 1);
+        sched->stuck_request = *out_reserved ? SPW_SCHED_NONE : request;
+        sched->stuck_seq = job->seq;
+        sched->stuck_need = route.need;
+        return false;
+    }
+    note_placement(sched, job->arrived_ns < sched->now_ns);
+    place(sched, request, &route);
+    return true;
+}
+
+/* Jobs of this replica that may be sent back for a request, lowest in rank first, until it fits.
+ * tenant_share: those of tenants above their share instead of the batch lane. True when somebody
+ * left at once. */
+static bool reclaim_on(struct spw_sched *sched, uint32_t request, uint32_t index, bool tenant_share)
+{
+    struct spw_sched_replica *replica = &sched->replicas[index];
+    const struct spw_sched_job *job = &sched->jobs[request];
+    const uint32_t need = spw_sched_blocks_for(sched, job->prompt_tokens + job->emitted) + 1 +
+                          sched->config.kv_blocks / 64;
+    bool left = false, any = false;
+    uint32_t before;
+    for (uint32_t i = replica->running.tail; i != SPW_SCHED_NONE; i = before) {
+        const struct spw_sched_job *other = &sched->jobs[i];
+        before = sched->running_links[i].prev;
+        const bool room = (int64_t)spw_sched_kv_room(&replica->kv) + replica->returning_blocks +
+                              replica->kv.leaving >=
+                          (int64_t)(need + replica->promised_blocks);
+        if (room && replica->free_slot_count + replica->returning_jobs > 0)
+            break;
+        if (other->place == SPW_SCHED_PLACE_STOPPED || other->priority < job->priority)
+            continue;
+        if (tenant_share ? other->tenant == job->tenant ||
+                               !spw_sched_wait_above_share(sched, other->tenant, 0)
+                         : other->priority != SPW_SCHED_BATCH)
+            continue;
+        left = spw_sched_job_preempt(sched, i) || left;
+        any = true;
+    }
+    if (any && !replica->reclaiming && replica->returning_jobs > 0) {
+        replica->reclaiming = true;
+        sched->reclaiming++;
+    }
+    if (any) {
+        spw_sched_place_refresh(sched, index);
+        spw_sched_mark_ready(sched, index);
+    }
+    return left;
+}
+
+/* The batch lane keeps its part of the slots. */
+static bool batch_above_share(const struct spw_sched *sched)
+{
+    const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
+    return sched->running_lane[1] * UINT64_C(1000) > sched->config.batch_permille * slots + 999;
+}
+
+/* Make room for an interactive request that fits nowhere. True when there may be some now. */
+static bool reclaim(struct spw_sched *sched, uint32_t request)
+{
+    const struct spw_sched_job *job = &sched->jobs[request];
+    bool left = false;
+    while (!left && sched->reclaiming < sched->waiting_lane[0] && batch_above_share(sched)) {
+        const uint32_t index = spw_sched_heap_top(&sched->batch);
+        if (index == SPW_SCHED_NONE)
+            break;
+        const uint32_t before = sched->replicas[index].batch_running;
+        left = reclaim_on(sched, request, index, false);
+        if (sched->replicas[index].batch_running == before)
+            break; /* what is on its way there is enough */
+    }
+    if (left || sched->config.tenants == 1 || spw_sched_wait_above_share(sched, job->tenant, 1))
+        return left;
+    for (uint32_t i = 0; i < LOOKED_MAX && i < sched->config.replicas && !left &&
+                         sched->reclaiming < sched->waiting_lane[0];
+         i++) {
+        const uint32_t index = sched->reclaim_next;
+        const struct spw_sched_replica *replica = &sched->replicas[index];
+        sched->reclaim_next = (index + 1) % sched->config.replicas;
+        if (replica->up && !replica->draining && !replica->reclaiming)
+            left = reclaim_on(sched, request, index, true);
+    }
+    return left;
+}
+
+/* The lane has not had its part of what was computed: its head goes first. */
+static bool batch_is_owed(const struct spw_sched *sched, uint32_t request)
+{
+    const struct spw_sched_job *job = &sched->jobs[request];
+    uint64_t tokens = (uint64_t)job->prompt_tokens + job->emitted;
+    if (tokens > sched->config.step_tokens_max)
+        tokens = sched->config.step_tokens_max;
+    return sched->batch_owed >= tokens * 1000;
+}
+
+static void place_owed(struct spw_sched *sched)
+{
+    bool reserved;
+    const uint32_t request = spw_sched_wait_next(sched, 1);
+    if (request == SPW_SCHED_NONE || sched->waiting_lane[0] == 0 ||
+        !batch_is_owed(sched, request) || !try_place(sched, request, &reserved))
+        return;
+    const struct spw_sched_job *job = &sched->jobs[request];
+    const uint64_t paid = (uint64_t)(job->prefill_end - job->planned) * 1000;
+    sched->batch_owed -= paid < sched->batch_owed ? paid : sched->batch_owed;
 }
 
 void spw_sched_place_waiting(struct spw_sched *sched)
 {
-    for (;;) {
-        const uint32_t request = first_waiting(sched);
-        const uint32_t index = spw_sched_heap_top(&sched->places);
-        if (request == SPW_SCHED_NONE || index == SPW_SCHED_NONE)
-            return;
-        if (!fits(sched, &sched->jobs[request], &sched->replicas[index]))
-            return;
-        place(sched, request, index);
-    }
-}
-
-void spw_sched_job_stop(struct spw_sched *sched, uint32_t request)
-{
-    struct spw_sched_job *job = &sched->jobs[request];
-    struct spw_sched_replica *replica = &sched->replicas[job->replica];
-    struct spw_sched_queue *queue = NULL;
-    switch ((enum spw_sched_place)job->place) {
-    case SPW_SCHED_PLACE_PREFILL:
-        spw_sched_prefill_count(sched, request, false);
-        queue = &replica->prefill[job->priority];
-        break;
-    case SPW_SCHED_PLACE_IDLE:
-        queue = &replica->idle;
-        replica->decoding--;
-        break;
-    case SPW_SCHED_PLACE_FLIGHT:
-        queue = &replica->flights[job->last_step % (sched->config.pipeline + 1)].decoding;
-        replica->decoding--;
-        break;
-    case SPW_SCHED_PLACE_AHEAD:
-        replica->decoding--;
-        break;
-    case SPW_SCHED_PLACE_STOPPED:
+    uint32_t skipped[SKIPPED_MAX], skipped_count = 0;
+    spw_sched_wait_expire(sched);
+    if (sched->totals.waiting == 0)
         return;
-    default:
-        assert(!"a job that runs");
+    place_owed(sched);
+    for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) {
+        if (lane == 1 && sched->waiting_lane[0] > 0)
+            break; /* what is left is the batch lane's */
+        for (;;) {
+            bool reserved = false;
+            const uint32_t request = spw_sched_wait_next(sched, lane);
+            if (request == SPW_SCHED_NONE)
+                break;
+            if (try_place(sched, request, &reserved))
+                continue;
+            if (reserved && skipped_count < SKIPPED_MAX) {
+                /* Above its share: others may take the room that is kept for them. */
+                skipped[skipped_count++] = sched->jobs[request].tenant;
+                spw_sched_heap_remove(&sched->lanes[lane], sched->jobs[request].tenant);
+                continue;
+            }
+            if (lane == 0 && reclaim(sched, request))
+                continue;
+            break;
+        }
+        while (skipped_count > 0)
+            spw_sched_heap_update(&sched->lanes[lane], skipped[--skipped_count]);
     }
-    if (queue != NULL)
-        spw_sched_queue_remove(queue, sched->job_links, request);
-    job->place = SPW_SCHED_PLACE_STOPPED;
-    replica->returning_blocks += job->kv_blocks;
-}
-
-/* Slot and blocks go back; the job is in no list after. */
-static void release(struct spw_sched *sched, uint32_t request)
-{
-    struct spw_sched_job *job = &sched->jobs[request];
-    struct spw_sched_replica *replica = &sched->replicas[job->replica];
-    assert(job->in_flight == 0);
-    spw_sched_job_stop(sched, request);
-    assert(replica->returning_blocks >= job->kv_blocks);
-    replica->returning_blocks -= job->kv_blocks;
-    const uint32_t freed = spw_sched_kv_release(&replica->kv, job->kv_tail);
-    assert(freed == job->kv_blocks); /* until blocks are shared */
-    sched->totals.kv_blocks_used -= freed;
-    replica->free_slots[replica->free_slot_count++] = job->slot;
-    spw_sched_queue_remove(&replica->running, sched->running_links, request);
-    sched->totals.running--;
-    job->replica = SPW_SCHED_NONE;
-    job->slot = SPW_SCHED_NONE;
-    job->kv_tail = SPW_SCHED_NONE;
-    job->kv_blocks = 0;
-    job->planned = 0;
-    job->prefill_end = 0;
-    job->preempting = false;
-}
-
-/* A verdict that has not been read is replaced by the newer one. */
-static void give_verdict(struct spw_sched *sched, uint32_t request,
-                         enum spw_sched_verdict_kind kind)
-{
-    sched->jobs[request].verdict = (uint8_t)kind;
-    if (sched->verdict_links[request].next == SPW_SCHED_UNLINKED)
-        spw_sched_queue_push(&sched->verdicts, sched->verdict_links, request);
-}
-
-uint32_t spw_sched_job_requeue(struct spw_sched *sched, uint32_t request, uint32_t before)
-{
-    struct spw_sched_job *job = &sched->jobs[request];
-    release(sched, request);
-    while (before != SPW_SCHED_NONE && sched->jobs[before].seq < job->seq)
-        before = sched->job_links[before].next;
-    spw_sched_queue_insert(&sched->waiting[job->priority], sched->job_links, request, before);
-    job->place = SPW_SCHED_PLACE_WAITING;
-    sched->totals.waiting++;
-    sched->totals.preempted++;
-    give_verdict(sched, request, SPW_SCHED_PREEMPTED);
-    return before;
-}
-
-void spw_sched_job_end(struct spw_sched *sched, uint32_t request, enum spw_sched_end end)
-{
-    struct spw_sched_job *job = &sched->jobs[request];
-    if (job->place == SPW_SCHED_PLACE_WAITING) {
-        spw_sched_queue_remove(&sched->waiting[job->priority], sched->job_links, request);
-        spw_sched_heap_remove(&sched->deadlines, request);
-        sched->totals.waiting--;
-    } else {
-        release(sched, request);
-    }
-    job->place = SPW_SCHED_PLACE_ENDED;
-    job->end = (uint8_t)end;
-    job->ending = true;
-    switch (end) {
-    case SPW_SCHED_END_FINISHED:
-        sched->totals.finished++;
-        break;
-    case SPW_SCHED_END_CANCELLED:
-        sched->totals.cancelled++;
-        break;
-    case SPW_SCHED_END_EXPIRED:
-        sched->totals.expired++;
-        break;
-    case SPW_SCHED_END_NO_REPLICA:
-        break;
-    }
-    give_verdict(sched, request, SPW_SCHED_ENDED);
 }

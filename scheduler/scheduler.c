@@ -13,6 +13,13 @@ static struct spw_sched_job *live_job(struct spw_sched *sched, uint32_t request)
     return job;
 }
 
+static void move_blocks(struct spw_sched *sched, uint32_t replica)
+{
+    struct spw_sched_replica *state = &sched->replicas[replica];
+    spw_sched_tiers_balance(&state->kv, state->running.count > 0);
+    spw_sched_mark_moving(sched, replica);
+}
+
 /* The replica's load has changed: it may take more, and may have more to compute. */
 static void touch(struct spw_sched *sched, uint32_t replica)
 {
@@ -20,62 +27,74 @@ static void touch(struct spw_sched *sched, uint32_t replica)
     spw_sched_mark_ready(sched, replica);
 }
 
-static enum spw_sched_answer admit(const struct spw_sched *sched,
-                                   const struct spw_sched_request *request)
+/* The clock of the scheduler is the latest event's. */
+static void at(struct spw_sched *sched, uint64_t now_ns)
 {
-    const struct spw_sched_config *config = &sched->config;
-    const uint64_t tokens = (uint64_t)request->prompt_tokens + request->output_tokens_max;
-    /* The last token is never written to the cache. */
-    const uint64_t blocks = (tokens - 1 + config->block_tokens - 1) / config->block_tokens;
-    if (tokens > config->context_tokens_max || blocks > config->kv_blocks)
-        return SPW_SCHED_NEVER_FITS;
-    if (sched->draining)
-        return SPW_SCHED_DRAINING;
-    if (sched->replicas_up == 0)
-        return SPW_SCHED_NO_REPLICA;
-    if (sched->totals.waiting >= config->waiting_max || sched->free.count == 0)
-        return SPW_SCHED_QUEUE_FULL;
-    return SPW_SCHED_ACCEPTED;
+    if (now_ns > sched->now_ns)
+        sched->now_ns = now_ns;
 }
 
 enum spw_sched_answer spw_sched_submit(struct spw_sched *sched, uint64_t now_ns,
                                        const struct spw_sched_request *request,
                                        uint32_t *out_request)
 {
-    (void)now_ns;
+    at(sched, now_ns);
     assert(request->prompt_tokens >= 1 && request->output_tokens_max >= 1);
-    assert(request->priority < SPW_SCHED_PRIORITIES);
-    const enum spw_sched_answer answer = admit(sched, request);
-    if (answer != SPW_SCHED_ACCEPTED) {
+    assert(request->priority < SPW_SCHED_PRIORITIES && request->tenant < sched->config.tenants);
+    assert(request->hash_count <= request->prompt_tokens / sched->config.block_tokens);
+    struct spw_sched_prediction prediction;
+    if (request->deadline_ns != 0 && spw_sched_cost_known(&sched->config.cost))
+        spw_sched_predict(sched, now_ns, request, &prediction);
+    else
+        prediction.answer = spw_sched_admit(sched, request);
+    if (prediction.answer != SPW_SCHED_ACCEPTED) {
         sched->totals.refused++;
-        return answer;
+        return prediction.answer;
     }
     const uint32_t handle = spw_sched_queue_pop(&sched->free, sched->job_links);
     sched->jobs[handle] = (struct spw_sched_job){
         .id = request->id,
         .deadline_ns = request->deadline_ns,
+        .due_ns =
+            request->deadline_ns != 0 ? request->deadline_ns : now_ns + sched->config.patience_ns,
+        .arrived_ns = now_ns,
         .seq = ++sched->seq,
+        .hashes = request->hashes,
+        .hash_count = sched->config.prefix ? request->hash_count : 0,
+        .tenant = request->tenant,
         .prompt_tokens = request->prompt_tokens,
         .output_tokens_max = request->output_tokens_max,
         .replica = SPW_SCHED_NONE,
         .slot = SPW_SCHED_NONE,
         .kv_tail = SPW_SCHED_NONE,
+        .loading = SPW_SCHED_NONE,
         .priority = request->priority,
         .place = SPW_SCHED_PLACE_WAITING,
     };
-    spw_sched_queue_push(&sched->waiting[request->priority], sched->job_links, handle);
+    spw_sched_wait_add(sched, handle);
     if (request->deadline_ns != 0)
         spw_sched_heap_update(&sched->deadlines, handle);
-    sched->totals.waiting++;
     sched->totals.accepted++;
     *out_request = handle;
     spw_sched_place_waiting(sched);
     return SPW_SCHED_ACCEPTED;
 }
 
+void spw_sched_hashes(struct spw_sched *sched, uint32_t request, uint32_t count)
+{
+    struct spw_sched_job *job = live_job(sched, request);
+    assert(!sched->config.prefix || count >= job->hash_count);
+    assert((uint64_t)count * sched->config.block_tokens <=
+           (uint64_t)job->prompt_tokens + job->emitted);
+    if (!sched->config.prefix || count == job->hash_count)
+        return;
+    job->hash_count = count;
+    spw_sched_job_index(sched, request);
+}
+
 void spw_sched_cancel(struct spw_sched *sched, uint64_t now_ns, uint32_t request, bool finished)
 {
-    (void)now_ns;
+    at(sched, now_ns);
     struct spw_sched_job *job = live_job(sched, request);
     const uint32_t replica = job->replica;
     const enum spw_sched_end end = finished ? SPW_SCHED_END_FINISHED : SPW_SCHED_END_CANCELLED;
@@ -96,9 +115,9 @@ void spw_sched_cancel(struct spw_sched *sched, uint64_t now_ns, uint32_t request
 bool spw_sched_plan(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
                     struct spw_plan *out_plan)
 {
-    (void)now_ns;
+    at(sched, now_ns);
     assert(replica < sched->config.replicas);
-    const struct spw_sched_replica *state = &sched->replicas[replica];
+    struct spw_sched_replica *state = &sched->replicas[replica];
     if (sched->ready_links[replica].next != SPW_SCHED_UNLINKED)
         spw_sched_queue_remove(&sched->ready, sched->ready_links, replica);
     if (!state->up || state->steps_in_flight > sched->config.pipeline)
@@ -106,6 +125,7 @@ bool spw_sched_plan(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
     const bool formed = spw_sched_batch_form(sched, replica, out_plan);
     if (formed)
         spw_sched_mark_ready(sched, replica);
+    move_blocks(sched, replica);
     /* Even without a step somebody may have been preempted. */
     spw_sched_place_refresh(sched, replica);
     spw_sched_place_waiting(sched);
@@ -143,26 +163,45 @@ static void settle_committed(struct spw_sched *sched, struct spw_sched_replica *
         if (job->ending) {
             spw_sched_job_end(sched, request, (enum spw_sched_end)job->end);
         } else if (job->preempting) {
-            spw_sched_job_requeue(sched, request, sched->waiting[job->priority].head);
+            spw_sched_job_preempt(sched, request);
         } else if (job->place == SPW_SCHED_PLACE_FLIGHT) {
-            spw_sched_queue_remove(&flight->decoding, sched->job_links, request);
-            spw_sched_queue_push(&replica->idle, sched->job_links, request);
+            const uint32_t lane = spw_sched_lane(job->priority);
+            spw_sched_queue_remove(&flight->decoding[lane], sched->job_links, request);
+            spw_sched_queue_push(&replica->idle[lane], sched->job_links, request);
             job->place = SPW_SCHED_PLACE_IDLE;
         } else {
             assert(job->place == SPW_SCHED_PLACE_PREFILL);
         }
     } else if (job->place == SPW_SCHED_PLACE_AHEAD &&
                job->planned - job->prompt_tokens + 1 - job->emitted == 1) {
-        spw_sched_queue_push(&replica->flights[job->last_step % flights].decoding, sched->job_links,
-                             request);
+        spw_sched_queue_push(
+            &replica->flights[job->last_step % flights].decoding[spw_sched_lane(job->priority)],
+            sched->job_links, request);
         job->place = SPW_SCHED_PLACE_FLIGHT;
+    }
+}
+
+/* The batch lane is owed its part of what is computed while it has work. */
+static void count_batch(struct spw_sched *sched, const struct spw_sched_job *job,
+                        const struct spw_sched_entry *entry)
+{
+    if (spw_sched_lane(job->priority) == 1) {
+        const uint64_t paid = entry->decode ? UINT64_C(1000) : 0; /* a prompt when it is placed */
+        sched->batch_owed -= paid < sched->batch_owed ? paid : sched->batch_owed;
+    } else if (sched->waiting_lane[1] + sched->running_lane[1] > 0) {
+        const uint64_t most = UINT64_C(2000) * sched->config.step_tokens_max;
+        sched->batch_owed += (uint64_t)entry->rows * sched->config.batch_permille;
+        if (sched->batch_owed > most)
+            sched->batch_owed = most;
+    } else {
+        sched->batch_owed = 0;
     }
 }
 
 void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica, uint64_t step,
                       struct spw_sched_row *rows, uint32_t row_count)
 {
-    (void)now_ns;
+    at(sched, now_ns);
     assert(replica < sched->config.replicas);
     struct spw_sched_replica *state = &sched->replicas[replica];
     assert(state->up && state->steps_in_flight > 0);
@@ -184,13 +223,16 @@ void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica
             sched->totals.decode_tokens += entry->rows;
         else
             sched->totals.prefill_tokens += entry->rows;
+        count_batch(sched, job, entry);
         if (entry->sample)
             commit_sample(sched, entry->request, &rows[sample++]);
         settle_committed(sched, state, flight, entry->request);
     }
-    assert(sample == row_count && flight->decoding.count == 0);
+    assert(sample == row_count);
+    assert(flight->decoding[0].count == 0 && flight->decoding[1].count == 0);
     flight->seq_count = 0;
     flight->sample_count = 0;
+    move_blocks(sched, replica);
     touch(sched, replica);
     spw_sched_place_waiting(sched);
 }
@@ -220,11 +262,10 @@ uint32_t spw_sched_ready(const struct spw_sched *sched)
 
 void spw_sched_replica_up(struct spw_sched *sched, uint64_t now_ns, uint32_t replica)
 {
-    (void)now_ns;
+    at(sched, now_ns);
     assert(replica < sched->config.replicas && !sched->replicas[replica].up);
     sched->replicas[replica].up = true;
     sched->replicas_up++;
-    sched->totals.kv_blocks_total += sched->config.kv_blocks;
     spw_sched_place_refresh(sched, replica);
     spw_sched_place_waiting(sched);
 }
@@ -232,21 +273,18 @@ void spw_sched_replica_up(struct spw_sched *sched, uint64_t now_ns, uint32_t rep
 /* All that wait end: nobody is left to serve them. */
 static void end_waiting(struct spw_sched *sched)
 {
-    for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++) {
-        while (sched->waiting[i].count > 0)
-            spw_sched_job_end(sched, sched->waiting[i].head, SPW_SCHED_END_NO_REPLICA);
+    for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) {
+        uint32_t request;
+        while ((request = spw_sched_wait_next(sched, lane)) != SPW_SCHED_NONE)
+            spw_sched_job_end(sched, request, SPW_SCHED_END_NO_REPLICA);
     }
 }
 
 void spw_sched_replica_down(struct spw_sched *sched, uint64_t now_ns, uint32_t replica)
 {
-    (void)now_ns;
+    at(sched, now_ns);
     assert(replica < sched->config.replicas && sched->replicas[replica].up);
     struct spw_sched_replica *state = &sched->replicas[replica];
-    uint32_t before[SPW_SCHED_PRIORITIES];
-    for (uint32_t i = 0; i < SPW_SCHED_PRIORITIES; i++)
-        before[i] = sched->waiting[i].head;
-    /* By rank, so that each class is merged into its queue in one pass. */
     while (state->running.count > 0) {
         const uint32_t request = state->running.head;
         struct spw_sched_job *job = &sched->jobs[request];
@@ -256,19 +294,23 @@ void spw_sched_replica_down(struct spw_sched *sched, uint64_t now_ns, uint32_t r
         else if (sched->replicas_up == 1) /* this was the last */
             spw_sched_job_end(sched, request, SPW_SCHED_END_NO_REPLICA);
         else
-            before[job->priority] = spw_sched_job_requeue(sched, request, before[job->priority]);
+            spw_sched_job_requeue(sched, request);
     }
     for (uint32_t i = 0; i <= sched->config.pipeline; i++) {
-        assert(state->flights[i].decoding.count == 0);
+        assert(state->flights[i].decoding[0].count == 0);
+        assert(state->flights[i].decoding[1].count == 0);
         state->flights[i].seq_count = 0;
         state->flights[i].sample_count = 0;
     }
+    spw_sched_kv_clear(&state->kv);
     state->steps_in_flight = 0;
     state->up = false;
+    state->draining = false;
     sched->replicas_up--;
-    sched->totals.kv_blocks_total -= sched->config.kv_blocks;
     if (sched->ready_links[replica].next != SPW_SCHED_UNLINKED)
         spw_sched_queue_remove(&sched->ready, sched->ready_links, replica);
+    if (sched->moving_links[replica].next != SPW_SCHED_UNLINKED)
+        spw_sched_queue_remove(&sched->moving, sched->moving_links, replica);
     spw_sched_place_refresh(sched, replica);
     if (sched->replicas_up == 0)
         end_waiting(sched);
@@ -282,6 +324,7 @@ void spw_sched_drain(struct spw_sched *sched, bool draining)
 
 uint64_t spw_sched_expire(struct spw_sched *sched, uint64_t now_ns)
 {
+    at(sched, now_ns);
     for (;;) {
         const uint32_t request = spw_sched_heap_top(&sched->deadlines);
         if (request == SPW_SCHED_NONE || sched->jobs[request].deadline_ns > now_ns)
@@ -298,28 +341,15 @@ bool spw_sched_idle(const struct spw_sched *sched)
     return sched->free.count == sched->config.requests_max;
 }
 
-void spw_sched_totals(const struct spw_sched *sched, struct spw_sched_totals *out_totals)
-{
-    *out_totals = sched->totals;
-}
-
-void spw_sched_replica_totals(const struct spw_sched *sched, uint32_t replica,
-                              struct spw_sched_replica_totals *out_totals)
-{
-    assert(replica < sched->config.replicas);
-    const struct spw_sched_replica *state = &sched->replicas[replica];
-    out_totals->up = state->up;
-    out_totals->running = state->running.count;
-    out_totals->steps_in_flight = state->steps_in_flight;
-    out_totals->kv_blocks_used = state->kv.count - state->kv.free_count;
-    out_totals->steps_planned = state->steps_planned;
-    out_totals->steps_committed = state->steps_committed;
-}
-
 void spw_sched_tenant_set(struct spw_sched *sched, uint32_t tenant, uint32_t weight,
                           uint32_t waiting_max)
 {
-    (void)sched, (void)tenant, (void)weight, (void)waiting_max;
+    assert(tenant < sched->config.tenants && weight >= 1 && weight <= 1000000);
+    struct spw_sched_tenant *state = &sched->tenants[tenant];
+    if (state->waiting + state->running > 0 || state->lingers)
+        sched->weights_active += (uint64_t)weight - state->weight;
+    state->weight = weight;
+    state->waiting_max = waiting_max;
 }
 
 void spw_sched_cost_set(struct spw_sched *sched, const struct spw_sched_cost *cost)
@@ -327,46 +357,104 @@ void spw_sched_cost_set(struct spw_sched *sched, const struct spw_sched_cost *co
     sched->config.cost = *cost;
 }
 
-void spw_sched_predict(const struct spw_sched *sched, uint64_t now_ns,
-                       const struct spw_sched_request *request,
-                       struct spw_sched_prediction *out_prediction)
-{
-    (void)now_ns;
-    *out_prediction = (struct spw_sched_prediction){.answer = admit(sched, request)};
-}
-
-void spw_sched_hashes(struct spw_sched *sched, uint32_t request, uint32_t count)
-{
-    (void)sched, (void)request, (void)count;
-}
-
 bool spw_sched_transfer_next(struct spw_sched *sched, struct spw_sched_transfer *out_transfer)
 {
-    (void)sched, (void)out_transfer;
-    return false;
+    for (;;) {
+        const uint32_t replica = sched->moving.head;
+        if (replica == SPW_SCHED_NONE)
+            return false;
+        if (spw_sched_tiers_next(&sched->replicas[replica].kv, out_transfer))
+            return true;
+        spw_sched_queue_remove(&sched->moving, sched->moving_links, replica);
+    }
 }
 
 void spw_sched_transfer_done(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
                              uint32_t id, bool ok)
 {
-    (void)sched, (void)now_ns, (void)replica, (void)id, (void)ok;
+    at(sched, now_ns);
+    assert(replica < sched->config.replicas && sched->replicas[replica].up);
+    struct spw_sched_kv *kv = &sched->replicas[replica].kv;
+    bool failed = false;
+    sched->totals.transfers_done += ok;
+    sched->totals.transfers_failed += !ok;
+    const uint32_t node = spw_sched_tiers_done(kv, id, ok, &failed);
+    if (node != SPW_SCHED_NONE) {
+        spw_sched_job_loaded(sched, replica, node, failed);
+        if (failed)
+            spw_sched_kv_forget(kv, node);
+    }
+    move_blocks(sched, replica);
+    touch(sched, replica);
+    spw_sched_place_waiting(sched);
 }
 
 bool spw_sched_disk_found(struct spw_sched *sched, uint32_t replica, uint32_t disk_block,
                           struct spw_sched_hash hash, struct spw_sched_hash parent, uint32_t index)
 {
-    (void)sched, (void)replica, (void)disk_block, (void)hash, (void)parent, (void)index;
-    return false;
+    assert(replica < sched->config.replicas && !sched->replicas[replica].up);
+    return sched->config.prefix &&
+           spw_sched_tiers_found(&sched->replicas[replica].kv, disk_block, hash, parent, index);
 }
 
 void spw_sched_replica_drain(struct spw_sched *sched, uint32_t replica, bool draining)
 {
-    (void)sched, (void)replica, (void)draining;
+    assert(replica < sched->config.replicas);
+    sched->replicas[replica].draining = draining;
+    spw_sched_place_refresh(sched, replica);
+    spw_sched_place_waiting(sched);
+}
+
+void spw_sched_totals(const struct spw_sched *sched, struct spw_sched_totals *out_totals)
+{
+    struct spw_sched_totals out = sched->totals;
+    for (uint32_t i = 0; i < sched->config.replicas; i++) {
+        const struct spw_sched_replica *replica = &sched->replicas[i];
+        const struct spw_sched_kv *kv = &replica->kv;
+        out.evicted_blocks += kv->evicted;
+        if (!replica->up)
+            continue;
+        out.kv_blocks_total += kv->counts[SPW_SCHED_DEVICE];
+        out.kv_blocks_used += kv->used;
+        out.kv_blocks_cached += kv->cached + kv->leaving;
+        out.host_blocks_total += kv->counts[SPW_SCHED_HOST];
+        out.host_blocks_used += kv->counts[SPW_SCHED_HOST] - kv->free_counts[SPW_SCHED_HOST];
+        out.disk_blocks_total += kv->counts[SPW_SCHED_DISK];
+        out.disk_blocks_used += kv->counts[SPW_SCHED_DISK] - kv->free_counts[SPW_SCHED_DISK];
+    }
+    out.waiting_batch = sched->waiting_lane[1];
+    out.running_batch = sched->running_lane[1];
+    *out_totals = out;
+}
+
+void spw_sched_replica_totals(const struct spw_sched *sched, uint32_t replica,
+                              struct spw_sched_replica_totals *out_totals)
+{
+    assert(replica < sched->config.replicas);
+    const struct spw_sched_replica *state = &sched->replicas[replica];
+    *out_totals = (struct spw_sched_replica_totals){
+        .up = state->up,
+        .draining = state->draining,
+        .running = state->running.count,
+        .steps_in_flight = state->steps_in_flight,
+        .kv_blocks_used = state->kv.used,
+        .kv_blocks_cached = state->kv.cached + state->kv.leaving,
+        .steps_planned = state->steps_planned,
+        .steps_committed = state->steps_committed,
+    };
 }
 
 void spw_sched_tenant_totals(const struct spw_sched *sched, uint32_t tenant,
                              struct spw_sched_tenant_totals *out_totals)
 {
-    (void)sched, (void)tenant;
-    *out_totals = (struct spw_sched_tenant_totals){.weight = 1};
+    assert(tenant < sched->config.tenants);
+    const struct spw_sched_tenant *state = &sched->tenants[tenant];
+    *out_totals = (struct spw_sched_tenant_totals){
+        .weight = state->weight,
+        .waiting = state->waiting,
+        .running = state->running,
+        .prompt_tokens = state->prompt_tokens,
+        .output_tokens = state->output_tokens,
+        .served = state->served,
+    };
 }
