@@ -40,6 +40,16 @@ struct spw_digest spw_sha256_finish(struct spw_sha256 *sha)
     return digest;
 }
 
+struct spw_digest spw_sha256_take(struct spw_sha256 *sha)
+{
+    struct spw_digest digest;
+    int ok = EVP_DigestFinal_ex(sha->context, digest.byte, NULL);
+    assert(ok == 1);
+    ok = EVP_DigestInit_ex(sha->context, NULL, NULL); /* the same function again */
+    assert(ok == 1);
+    return digest;
+}
+
 void spw_sha256_destroy(struct spw_sha256 *sha)
 {
     if (!sha)
