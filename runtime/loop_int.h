@@ -1,4 +1,4 @@
-/* loop_int.h - state of the coordinator's loop, shared by its three files.
+/* loop_int.h - state of the coordinator's loop, shared by its files.
  *
  * Room:      runtime (private)
  */
@@ -58,6 +58,8 @@ struct spw_loop {
     struct loop_event *events; /* results, in order of arrival */
     uint32_t events_max, event_head, event_count;
     struct loop_rank *ranks;
+    struct spw_tenants *tenants; /* by the scheduler's number */
+    struct spw_sha256 *sha;      /* for the names of blocks that answers fill */
     struct spw_buffer message;
     struct spw_metrics metrics;
     uint64_t now_ns;
@@ -77,6 +79,18 @@ struct spw_loop {
     pthread_mutex_t report_lock; /* guards the two texts */
     struct spw_buffer status_text, metrics_text;
 };
+
+/* loop_submit.c: requests from doors, verdicts, ends */
+void spw_loop_set_tenants(struct spw_loop *loop);
+bool spw_loop_take_requests(struct spw_loop *loop);
+void spw_loop_take_verdicts(struct spw_loop *loop);
+/* The one place where a request ends: exactly once. words NULL: none are needed. */
+void spw_loop_end_request(struct spw_loop *loop, struct spw_request *request,
+                          enum spw_request_end end, enum spw_status status, const char *words);
+/* So many tokens of its answer are known: the scheduler is told of blocks that they fill. */
+void spw_loop_name_blocks(struct spw_loop *loop, struct spw_request *request, uint32_t tokens);
+/* A plan took so many positions of it from the index. */
+void spw_loop_count_cached(struct spw_request *request, uint32_t tokens);
 
 /* loop_ranks.c: reports, readiness, liveness */
 void spw_loop_ranks_attach(struct spw_loop *loop);
