@@ -130,6 +130,7 @@ static void take_result(struct spw_loop *loop, const struct loop_event *event)
         spw_loop_replica_lost(loop, index, SPW_CORRUPT, "a result that was not asked for");
         return;
     }
+    spw_loop_cost_finished(loop, replica, flight, loop->now_ns);
     replica->result_ns = loop->now_ns;
     double took = (double)(loop->now_ns - flight->planned_ns);
     replica->step_ns_mean +=
@@ -197,6 +198,7 @@ static void send_plan(struct spw_loop *loop, uint32_t index)
         &replica->flights[(replica->flight_head + replica->flight_count) % loop->flights_max];
     flight->step = plan->step;
     flight->planned_ns = loop->now_ns;
+    spw_loop_cost_planned(loop, plan, flight);
     flight->sample_count = 0;
     flight->warned = false;
     for (uint32_t i = 0; i < plan->seq_count; i++) {
@@ -428,7 +430,7 @@ enum spw_status spw_loop_create(const struct spw_loop_config *config, struct spw
         return status;
     }
     spw_loop_set_tenants(loop);
-    loop->started_ns = loop->now_ns = loop->finished_ns = spw_clock_now(&config->clock);
+    loop->started_ns = loop->now_ns = spw_clock_now(&config->clock);
     spw_tp_handle(config->tp, SPW_WIRE_RESULT, on_result, loop);
     spw_loop_ranks_attach(loop);
     spw_loop_report(loop);

@@ -4,7 +4,8 @@
 #include "runtime/base/log.h"
 
 #define TURN_SUBMITS    64u
-#define RETRY_AFTER_MAX 60u
+#define RETRY_AFTER_MAX 3600u
+#define DRAINING_RETRY  30u /* then it has drained, and what comes after it may be there */
 
 static void count_end(struct spw_metrics *metrics, const struct spw_request *request)
 {
@@ -27,21 +28,6 @@ static void count_end(struct spw_metrics *metrics, const struct spw_request *req
     }
 }
 
-/* Answers per second, over at least a second each time: those that end in one turn have no time
- * between them. */
-static void count_finished(struct spw_loop *loop)
-{
-    uint64_t gap_ns = loop->now_ns - loop->finished_ns;
-    loop->finished_count++;
-    if (gap_ns < SPW_SECOND)
-        return;
-    double rate = loop->finished_count * 1e9 / (double)gap_ns;
-    loop->finished_per_second +=
-        (loop->finished_per_second > 0 ? 0.2 : 1.0) * (rate - loop->finished_per_second);
-    loop->finished_count = 0;
-    loop->finished_ns = loop->now_ns;
-}
-
 void spw_loop_end_request(struct spw_loop *loop, struct spw_request *request,
                           enum spw_request_end end, enum spw_status status, const char *words)
 {
@@ -56,7 +42,6 @@ void spw_loop_end_request(struct spw_loop *loop, struct spw_request *request,
     if (end == SPW_REQUEST_END_STOP || end == SPW_REQUEST_END_LENGTH) {
         spw_histogram_add(&loop->metrics.e2e, loop->now_ns - request->submitted_ns);
         loop->metrics.prompt_tokens += request->prompt_tokens;
-        count_finished(loop);
     }
     if (loop->config.config->record_logits)
         spw_log_info("loop", "logits request=%016llx tokens=%u digest=%016llx",
@@ -67,37 +52,78 @@ void spw_loop_end_request(struct spw_loop *loop, struct spw_request *request,
     spw_door_notify(request);
 }
 
-static uint32_t retry_after(const struct spw_loop *loop)
+static struct spw_sched_request asked_of(const struct spw_request *request)
 {
-    struct spw_sched_totals totals;
-    spw_sched_totals(loop->sched, &totals);
-    double rate = SPW_MAX(loop->finished_per_second, 0.05);
-    double seconds = (double)(totals.waiting + totals.running) / rate / 2 + 1;
-    return seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX : (uint32_t)seconds;
+    return (struct spw_sched_request){
+        .id = request->id,
+        .priority = request->priority,
+        .prompt_tokens = request->prompt_tokens,
+        .output_tokens_max = request->output_tokens_max,
+        .deadline_ns = request->deadline_ns,
+        .tenant = request->tenant,
+        .hashes = request->prefix.hashes,
+        .hash_count = request->prefix.count,
+    };
 }
 
-static void refuse(struct spw_loop *loop, struct spw_request *request, enum spw_sched_answer answer)
+static uint32_t retry_after(enum spw_sched_answer answer,
+                            const struct spw_sched_prediction *prediction)
 {
-    enum spw_status status = SPW_FULL;
-    const char *words = "the queue is full: try again later";
+    if (answer == SPW_SCHED_DRAINING)
+        return DRAINING_RETRY;
+    if (prediction->retry_ns > RETRY_AFTER_MAX * SPW_SECOND)
+        return RETRY_AFTER_MAX;
+    uint64_t seconds = (prediction->retry_ns + SPW_SECOND - 1) / SPW_SECOND;
+    return (uint32_t)SPW_MAX(seconds, 1u);
+}
+
+/* What is full or late, for the client: only the tenant's own name is in it. */
+static enum spw_status refusal(const struct spw_loop *loop, const struct spw_request *request,
+                               enum spw_sched_answer answer,
+                               const struct spw_sched_prediction *prediction,
+                               struct spw_error *words)
+{
+    const struct spw_tenant *tenant = &loop->tenants->list[request->tenant];
+    uint64_t left_ns =
+        request->deadline_ns > loop->now_ns ? request->deadline_ns - loop->now_ns : 0;
     switch (answer) {
     case SPW_SCHED_NEVER_FITS:
-        status = SPW_TOO_LARGE;
-        words = "the request needs more KV memory than a replica has: lower max_tokens, or raise "
-                "--kv-bytes";
-        break;
+        return spw_fail(words, SPW_TOO_LARGE,
+                        "the request needs more KV memory than a replica has: lower max_tokens, or "
+                        "raise --kv-bytes");
     case SPW_SCHED_DRAINING:
-        words = "this deployment is draining and takes no new requests";
-        break;
+        return spw_fail(words, SPW_FULL, "this deployment is draining and takes no new requests");
     case SPW_SCHED_NO_REPLICA:
-        status = SPW_PEER_LOST;
-        words = loop->announced ? "no replica is left to serve" : "the model is still loading";
-        break;
-    default:
+        return spw_fail(words, SPW_PEER_LOST, "%s",
+                        loop->announced ? "no replica is left to serve"
+                                        : "the model is still loading");
+    case SPW_SCHED_TENANT_FULL:
+        return spw_fail(words, SPW_FULL,
+                        "the queue of tenant '%s' is full, %u of its requests may wait: try again "
+                        "later",
+                        tenant->name, tenant->queue);
+    case SPW_SCHED_TOO_LATE:
+        return spw_fail(words, SPW_FULL,
+                        "the request is predicted to start in %.1f s, its deadline is in %.1f s: "
+                        "try again later, or give it more time",
+                        (double)prediction->start_ns * 1e-9, (double)left_ns * 1e-9);
+    case SPW_SCHED_QUEUE_FULL:
+    case SPW_SCHED_ACCEPTED:
         break;
     }
-    request->retry_after_seconds = retry_after(loop);
-    spw_loop_end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
+    return spw_fail(words, SPW_FULL, "the queue is full, %u requests may wait: try again later",
+                    loop->sched_config.waiting_max);
+}
+
+static void refuse(struct spw_loop *loop, struct spw_request *request,
+                   const struct spw_sched_request *asked, enum spw_sched_answer answer)
+{
+    struct spw_sched_prediction prediction;
+    struct spw_error words = {{0}};
+    spw_sched_predict(loop->sched, loop->now_ns, asked, &prediction);
+    enum spw_status status = refusal(loop, request, answer, &prediction, &words);
+    request->retry_after_seconds = retry_after(answer, &prediction);
+    spw_loop_end_request(loop, request, SPW_REQUEST_END_ERROR, status, words.text);
     spw_request_release(request);
 }
 
@@ -111,21 +137,12 @@ static void submit(struct spw_loop *loop, struct spw_request *request)
         spw_request_release(request);
         return;
     }
-    struct spw_sched_request asked = {
-        .id = request->id,
-        .priority = request->priority,
-        .prompt_tokens = request->prompt_tokens,
-        .output_tokens_max = request->output_tokens_max,
-        .deadline_ns = request->deadline_ns,
-        .tenant = request->tenant,
-        .hashes = request->prefix.hashes,
-        .hash_count = request->prefix.count,
-    };
     assert(request->tenant < loop->tenants->count);
+    struct spw_sched_request asked = asked_of(request);
     uint32_t handle = SPW_SCHED_NONE;
     enum spw_sched_answer answer = spw_sched_submit(loop->sched, loop->now_ns, &asked, &handle);
     if (answer != SPW_SCHED_ACCEPTED) {
-        refuse(loop, request, answer);
+        refuse(loop, request, &asked, answer);
         return;
     }
     assert(!loop->requests[handle]);
