@@ -377,6 +377,7 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
                    + flights * (sizeof(struct loop_flight) + seqs * sizeof(uint32_t)) /* steps */
                    + loop->events_max * sizeof(struct loop_event)                     /* results */
                    + ranks * sizeof(struct loop_rank)                                 /* reports */
+                   + loop->tenants->count * sizeof(struct spw_metrics_tenant)         /* reports */
                    + (16 + config->replicas + flights) * SPW_CACHE_LINE; /* alignment */
     if (!spw_arena_create(&loop->arena, bytes))
         return false;
@@ -391,6 +392,7 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
     loop->replicas = TAKE(config->replicas, struct loop_replica);
     loop->events = TAKE(loop->events_max, struct loop_event);
     loop->ranks = TAKE(ranks, struct loop_rank);
+    loop->tenant_rows = TAKE(loop->tenants->count, struct spw_metrics_tenant);
     for (uint32_t i = 0; i < config->replicas; i++) {
         loop->replicas[i].flights = TAKE(loop->flights_max, struct loop_flight);
         for (uint32_t f = 0; f < loop->flights_max; f++)

@@ -1,6 +1,7 @@
 /* What the loop tells the scheduler beside tokens: names of blocks, tenants, weights, goals. */
 #include "tests/unit/runtime/loop_fixture.h"
 
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -121,12 +122,75 @@ static void cached_tokens_are_counted(void **state)
     spw_request_release(request);
 }
 
+/* Status has what sharing does, under the names that tools read. */
+static void status_says_it(void **state)
+{
+    (void)state;
+    struct spw_buffer text;
+    fixture_init(&fx);
+    snprintf(fx.config.tenants, sizeof(fx.config.tenants), "web=4:5");
+    fixture_open(&fx, true);
+    fixture_submit(&fx, fixture_client(&fx, 5, 5));
+    fixture_finish(&fx, 100);
+    fx.now_ns += SPW_SECOND;
+    fixture_turns(&fx, 1);
+    spw_buffer_init(&text, 1 << 20);
+    spw_loop_status_json(fx.loop, &text);
+    json_t *json = json_loadb((const char *)text.data, text.bytes, 0, NULL);
+    static const char *const paths[] = {"kv.blocks_cached",
+                                        "kv.host_blocks_used",
+                                        "kv.host_blocks_total",
+                                        "kv.disk_blocks_used",
+                                        "kv.disk_blocks_total",
+                                        "kv.blocks_evicted",
+                                        "kv.transfers_done",
+                                        "kv.transfers_failed",
+                                        "kv.swapped",
+                                        "prefix.prompt_tokens",
+                                        "prefix.cached_tokens",
+                                        "batch.running",
+                                        "batch.waiting",
+                                        "cost.fixed_ns",
+                                        "cost.row_ps",
+                                        "cost.decode_context_ps",
+                                        "cost.prefill_context_ps",
+                                        "cost.host_block_ns",
+                                        "cost.disk_block_ns",
+                                        "cost.steps",
+                                        "cost.error_p50",
+                                        "cost.error_p90"};
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(paths); i++) {
+        char object[16];
+        const char *dot = strchr(paths[i], '.');
+        snprintf(object, sizeof(object), "%.*s", (int)(dot - paths[i]), paths[i]);
+        if (!json_is_number(json_object_get(json_object_get(json, object), dot + 1)))
+            fail_msg("no number at %s", paths[i]);
+    }
+    assert_string_equal(
+        json_string_value(json_object_get(json_object_get(json, "prefix"), "cache")), "tenant");
+    json_t *tenants = json_object_get(json, "tenants");
+    assert_int_equal(json_array_size(tenants), 2);
+    json_t *web = json_array_get(tenants, 1);
+    assert_string_equal(json_string_value(json_object_get(web, "name")), "web");
+    assert_int_equal(json_integer_value(json_object_get(web, "weight")), 4);
+    assert_int_equal(json_integer_value(json_object_get(web, "queue")), 5);
+    assert_int_equal(json_integer_value(json_object_get(web, "running")), 0);
+    json_decref(json);
+    spw_buffer_clear(&text);
+    spw_loop_metrics(fx.loop, &text);
+    assert_non_null(strstr(spw_buffer_text(&text), "spillway_tenant_weight{model_name=\"demo\","
+                                                   "tenant=\"web\"} "));
+    spw_buffer_done(&text);
+    fixture_close(&fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_have_names),
         cmocka_unit_test(knobs_arrive),
         cmocka_unit_test(cached_tokens_are_counted),
+        cmocka_unit_test(status_says_it),
     };
     return cmocka_run_group_tests(tests, fixture_log_open, fixture_log_close);
 }
