@@ -418,11 +418,8 @@ enum spw_status spw_loop_create(const struct spw_loop_config *config, struct spw
     spw_buffer_init(&loop->metrics_text, 64u << 20);
     atomic_init(&loop->ready, false);
     atomic_init(&loop->healthy, true);
-    loop->sha = spw_sha256_create();
-    enum spw_status status = loop->sha
-                                 ? spw_tenants_parse(config->config->tenants, config->config->queue,
-                                                     &loop->tenants, error)
-                                 : spw_fail(error, SPW_NO_MEMORY, "out of memory");
+    enum spw_status status =
+        spw_tenants_parse(config->config->tenants, config->config->queue, &loop->tenants, error);
     if (!status)
         status = size_scheduler(loop, &sched_bytes, error);
     if (!status && !take_memory(loop, sched_bytes))
@@ -455,7 +452,6 @@ void spw_loop_destroy(struct spw_loop *loop)
     pthread_mutex_destroy(&loop->report_lock);
     spw_arena_done(&loop->arena);
     spw_tenants_destroy(loop->tenants);
-    spw_sha256_destroy(loop->sha);
     free(loop);
 }
 

@@ -62,7 +62,6 @@ struct spw_loop {
     struct loop_rank *ranks;
     struct spw_tenants *tenants;            /* by the scheduler's number */
     struct spw_metrics_tenant *tenant_rows; /* [tenants], for reports */
-    struct spw_sha256 *sha;                 /* for the names of blocks that answers fill */
     struct spw_buffer message;
     struct spw_metrics metrics;
     struct spw_cost cost;

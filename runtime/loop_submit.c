@@ -216,8 +216,8 @@ void spw_loop_set_tenants(struct spw_loop *loop)
 void spw_loop_name_blocks(struct spw_loop *loop, struct spw_request *request, uint32_t tokens)
 {
     struct spw_prefix *prefix = &request->prefix;
-    if (spw_prefix_advance(prefix, loop->sha, request->prompt, request->prompt_tokens,
-                           request->output, tokens))
+    if (spw_prefix_advance(prefix, request->prompt, request->prompt_tokens, request->output,
+                           tokens))
         spw_sched_hashes(loop->sched, request->handle, prefix->count);
 }
 

@@ -51,8 +51,8 @@ static struct spw_sched_hash name_of(const struct spw_digest *digest)
     return hash;
 }
 
-bool spw_prefix_advance(struct spw_prefix *prefix, struct spw_sha256 *sha, const int32_t *prompt,
-                        uint32_t prompt_tokens, const int32_t *output, uint32_t output_tokens)
+bool spw_prefix_advance(struct spw_prefix *prefix, const int32_t *prompt, uint32_t prompt_tokens,
+                        const int32_t *output, uint32_t output_tokens)
 {
     uint8_t words[4 * SPW_PREFIX_BLOCK_MAX];
     uint32_t size = prefix->block_tokens, before = prefix->count;
@@ -69,9 +69,8 @@ bool spw_prefix_advance(struct spw_prefix *prefix, struct spw_sha256 *sha, const
             for (uint32_t byte = 0; byte < 4; byte++)
                 words[4 * i + byte] = (uint8_t)(token >> (8 * byte));
         }
-        spw_sha256_update(sha, prefix->tail.byte, sizeof(prefix->tail.byte));
-        spw_sha256_update(sha, words, 4 * (size_t)size);
-        prefix->tail = spw_sha256_take(sha);
+        prefix->tail =
+            spw_sha256_two(prefix->tail.byte, sizeof(prefix->tail.byte), words, 4 * (size_t)size);
         prefix->hashes[prefix->count++] = name_of(&prefix->tail);
     }
     return prefix->count > before;

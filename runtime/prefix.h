@@ -38,10 +38,9 @@ bool spw_prefix_init(struct spw_prefix *prefix, const struct spw_digest *salt,
 void spw_prefix_done(struct spw_prefix *prefix); /* accepts an all-zero one */
 
 /* Name the blocks that the prompt and the first output_tokens of the answer fill, from where it
- * stands. True when there are new ones. sha: of this thread, left ready for the next use; nothing
- * is allocated.
+ * stands. True when there are new ones. Nothing is allocated.
  */
-bool spw_prefix_advance(struct spw_prefix *prefix, struct spw_sha256 *sha, const int32_t *prompt,
-                        uint32_t prompt_tokens, const int32_t *output, uint32_t output_tokens);
+bool spw_prefix_advance(struct spw_prefix *prefix, const int32_t *prompt, uint32_t prompt_tokens,
+                        const int32_t *output, uint32_t output_tokens);
 
 #endif

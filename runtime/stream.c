@@ -185,14 +185,11 @@ static enum spw_status name_blocks(struct spw_request *request, const struct spw
         return SPW_OK;
     assert(service->tenants && request->tenant < service->tenants->count);
     uint64_t tokens_max = (uint64_t)request->prompt_tokens + request->output_tokens_max;
-    struct spw_sha256 *sha = spw_sha256_create();
-    bool made =
-        sha && spw_prefix_init(&request->prefix, &service->tenants->list[request->tenant].chain,
-                               service->prefix_block_tokens, tokens_max);
-    if (made)
-        spw_prefix_advance(&request->prefix, sha, request->prompt, request->prompt_tokens, NULL, 0);
-    spw_sha256_destroy(sha);
-    return made ? SPW_OK : spw_fail(error, SPW_NO_MEMORY, "out of memory for the request");
+    if (!spw_prefix_init(&request->prefix, &service->tenants->list[request->tenant].chain,
+                         service->prefix_block_tokens, tokens_max))
+        return spw_fail(error, SPW_NO_MEMORY, "out of memory for the request");
+    spw_prefix_advance(&request->prefix, request->prompt, request->prompt_tokens, NULL, 0);
+    return SPW_OK;
 }
 
 enum spw_status spw_stream_open(struct spw_door *door, const struct spw_ask *ask, void *context,

@@ -20,12 +20,13 @@ struct spw_sha256;
 struct spw_sha256 *spw_sha256_create(void); /* NULL when out of memory */
 void spw_sha256_update(struct spw_sha256 *sha, const void *data, size_t bytes);
 struct spw_digest spw_sha256_finish(struct spw_sha256 *sha);
-/* The digest of what was given since the last one; the next begins, without an allocation. */
-struct spw_digest spw_sha256_take(struct spw_sha256 *sha);
 void spw_sha256_destroy(struct spw_sha256 *sha); /* instead of finish; accepts NULL */
 
 /* One call for data in one piece. */
 struct spw_digest spw_sha256(const void *data, size_t bytes);
+/* The same for data in two pieces, without an allocation. */
+struct spw_digest spw_sha256_two(const void *first, size_t first_bytes, const void *second,
+                                 size_t second_bytes);
 
 struct spw_digest spw_hmac_sha256(const void *key, size_t key_bytes, const void *data,
                                   size_t bytes);

@@ -360,13 +360,11 @@ struct client *fixture_client(struct fixture *fixture, uint32_t prompt_tokens, u
 static void name_blocks(const struct fixture *fixture, struct spw_request *request)
 {
     struct spw_digest salt = spw_prefix_salt("00", "test", fixture->config.block_tokens, NULL);
-    struct spw_sha256 *sha = spw_sha256_create();
     if (strcmp(fixture->config.prefix_cache, "off") != 0 && !request->prefix.hashes) {
         assert_true(spw_prefix_init(&request->prefix, &salt, fixture->config.block_tokens,
                                     request->prompt_tokens + request->output_tokens_max));
-        spw_prefix_advance(&request->prefix, sha, request->prompt, request->prompt_tokens, NULL, 0);
+        spw_prefix_advance(&request->prefix, request->prompt, request->prompt_tokens, NULL, 0);
     }
-    spw_sha256_destroy(sha);
 }
 
 void fixture_submit(struct fixture *fixture, struct client *client)
