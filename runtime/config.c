@@ -68,6 +68,11 @@ static const struct knob knobs[] = {
     SWITCH(pin, false, "bind computing threads to cores"),
     BYTES(kv_bytes, 0, 1ull << 50, "0", true,
           "KV memory of a worker; 0: a share of the host's memory"),
+    BYTES(host_kv_bytes, 0, 1ull << 50, "0", true,
+          "host memory of a worker for KV blocks that leave kv-bytes; 0: none"),
+    BYTES(disk_kv_bytes, 0, 1ull << 50, "0", true,
+          "disk of a worker for KV blocks, kept over restarts; 0: none; with kv-dir"),
+    TEXT(kv_dir, "", "folder on a local disk for disk-kv-bytes; one deployment at a time"),
     U32(block_tokens, 8, 256, "16", true, "positions of a KV block, a power of two"),
     U32(context_tokens, 0, 1u << 24, "0", true,
         "longest prompt and answer together; 0: the model's"),
@@ -487,6 +492,16 @@ enum spw_status spw_config_check(const struct spw_config *config, struct spw_err
                         "slots is %u, step-tokens %u: every running request needs a row, raise "
                         "--step-tokens or lower --slots",
                         config->slots, config->step_tokens);
+    if (config->disk_kv_bytes && (!config->kv_dir[0] || !config->host_kv_bytes))
+        return spw_fail(error, SPW_CONFIG,
+                        "disk-kv-bytes is %llu: it needs kv-dir, which is '%.100s', and "
+                        "host-kv-bytes, which is %llu",
+                        (unsigned long long)config->disk_kv_bytes, config->kv_dir,
+                        (unsigned long long)config->host_kv_bytes);
+    if (config->kv_dir[0] && !config->disk_kv_bytes)
+        return spw_fail(error, SPW_CONFIG,
+                        "kv-dir is set and disk-kv-bytes is 0: say how much of it a worker may "
+                        "use, or leave kv-dir out");
     if (config->prompt_weight == 0 && config->output_weight == 0)
         return spw_fail(error, SPW_CONFIG,
                         "prompt-weight and output-weight are both 0: then nothing is shared out, "

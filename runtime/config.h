@@ -35,6 +35,8 @@ struct spw_config {
     bool pin;
     uint64_t kv_bytes; /* of one worker; 0: a quarter of the host's memory shared by its workers,
                         * at most what requests can use */
+    uint64_t host_kv_bytes, disk_kv_bytes; /* of one worker, beside kv_bytes; 0: none */
+    char kv_dir[SPW_CONFIG_TEXT_MAX];      /* where the files of disk_kv_bytes are */
     uint32_t block_tokens;
     uint32_t context_tokens; /* 0: the model's, at most what the KV memory holds */
     uint32_t step_tokens;    /* rows of one step */

@@ -248,6 +248,8 @@ static enum spw_status run_loop(struct coordinator *self, const struct deploy_mo
         .doors = self->doors,
         .door_count = self->door_count,
         .kv_blocks = model->kv_blocks,
+        .host_blocks = model->host_blocks,
+        .disk_blocks = model->disk_blocks,
         .context_tokens = model->context_tokens,
         .ranks = self->ranks,
         .stop = self->options->stop,

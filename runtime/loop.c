@@ -1,6 +1,7 @@
 #include "runtime/loop_int.h"
 
 #include "runtime/base/log.h"
+#include "runtime/sched_sizes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -171,7 +172,7 @@ static const struct spw_sampling *sampling_of(void *context, const struct spw_pl
     return &loop->requests[seq->request]->sampling;
 }
 
-static enum spw_status send_to(struct spw_loop *loop, uint32_t rank, uint32_t type)
+enum spw_status spw_loop_send(struct spw_loop *loop, uint32_t rank, uint32_t type)
 {
     struct spw_buffer *message = &loop->message;
     if (message->failed)
@@ -213,7 +214,7 @@ static void send_plan(struct spw_loop *loop, uint32_t index)
     for (uint32_t stage = 0; stage < config->pipeline; stage++) {
         for (uint32_t tensor = 0; tensor < config->tensor; tensor++) {
             uint32_t rank = spw_layout_worker(config, index, stage, tensor);
-            enum spw_status status = send_to(loop, rank, SPW_WIRE_STEP);
+            enum spw_status status = spw_loop_send(loop, rank, SPW_WIRE_STEP);
             if (status) {
                 spw_loop_replica_lost(loop, index, status, "a plan could not be sent");
                 return;
@@ -247,11 +248,15 @@ bool spw_loop_turn(struct spw_loop *loop)
     /* results first: whoever has sent one is not stuck, even when this thread stood still */
     if (take_results(loop))
         moved = true;
+    if (spw_loop_kv_take(loop))
+        moved = true;
     spw_loop_ranks_turn(loop);
     if (loop->now_ns >= loop->expire_ns)
         loop->expire_ns = spw_sched_expire(loop->sched, loop->now_ns);
     spw_loop_take_verdicts(loop);
     if (plan_steps(loop))
+        moved = true;
+    if (spw_loop_kv_start(loop))
         moved = true;
     spw_loop_take_verdicts(loop); /* planning preempts, and lost replicas end requests */
     for (uint32_t d = 0; d < loop->config.door_count; d++)
@@ -320,29 +325,20 @@ enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
 static enum spw_status size_scheduler(struct spw_loop *loop, size_t *out_bytes,
                                       struct spw_error *error)
 {
+    const struct spw_kv_sizes kv = {.device_blocks = loop->config.kv_blocks,
+                                    .host_blocks = loop->config.host_blocks,
+                                    .disk_blocks = loop->config.disk_blocks};
+    loop->sched_config = spw_sched_sizes(loop->config.config, &kv, loop->config.context_tokens);
     const struct spw_config *config = loop->config.config;
-    loop->sched_config = (struct spw_sched_config){
-        .replicas = config->replicas,
-        .requests_max = config->queue + config->replicas * config->slots,
-        .waiting_max = config->queue,
-        .slots = config->slots,
-        .block_tokens = config->block_tokens,
-        .kv_blocks = loop->config.kv_blocks,
-        /* the last token of an answer takes no position (stream.c) */
-        .context_tokens_max = loop->config.context_tokens + 1,
-        .step_tokens_max = config->step_tokens,
-        .step_seqs_max = config->slots,
-        .prefill_chunk_max = config->prefill_chunk ? config->prefill_chunk : config->step_tokens,
-        .pipeline = config->pipeline,
-        .tenants = loop->tenants->count,
-        .prompt_weight = config->prompt_weight,
-        .output_weight = config->output_weight,
-        .itl_goal_ns = config->itl_goal_ms * SPW_MS,
-        .patience_ns = config->patience_ms * SPW_MS,
-        .batch_permille = config->batch_share_percent * 10,
-        .prefix = strcmp(config->prefix_cache, "off") != 0,
-        .evict = strcmp(config->evict, "lru") == 0 ? SPW_SCHED_EVICT_LRU : SPW_SCHED_EVICT_COST,
-    };
+    loop->sched_config.tenants = loop->tenants->count;
+    loop->sched_config.prompt_weight = config->prompt_weight;
+    loop->sched_config.output_weight = config->output_weight;
+    loop->sched_config.itl_goal_ns = config->itl_goal_ms * SPW_MS;
+    loop->sched_config.patience_ns = config->patience_ms * SPW_MS;
+    loop->sched_config.batch_permille = config->batch_share_percent * 10;
+    loop->sched_config.prefix = strcmp(config->prefix_cache, "off") != 0;
+    loop->sched_config.evict =
+        strcmp(config->evict, "lru") == 0 ? SPW_SCHED_EVICT_LRU : SPW_SCHED_EVICT_COST;
     const char *reason = "";
     *out_bytes = spw_sched_bytes(&loop->sched_config, &reason);
     if (*out_bytes == 0)
@@ -424,6 +420,8 @@ enum spw_status spw_loop_create(const struct spw_loop_config *config, struct spw
         status = size_scheduler(loop, &sched_bytes, error);
     if (!status && !take_memory(loop, sched_bytes))
         status = spw_fail(error, SPW_NO_MEMORY, "out of memory for the scheduler");
+    if (!status)
+        status = spw_loop_kv_create(loop, error);
     if (status) {
         spw_loop_destroy(loop);
         return status;
@@ -450,6 +448,7 @@ void spw_loop_destroy(struct spw_loop *loop)
     spw_buffer_done(&loop->status_text);
     spw_buffer_done(&loop->metrics_text);
     pthread_mutex_destroy(&loop->report_lock);
+    spw_loop_kv_destroy(loop);
     spw_arena_done(&loop->arena);
     spw_tenants_destroy(loop->tenants);
     free(loop);

@@ -62,6 +62,7 @@ struct spw_loop {
     struct loop_rank *ranks;
     struct spw_tenants *tenants;            /* by the scheduler's number */
     struct spw_metrics_tenant *tenant_rows; /* [tenants], for reports */
+    struct loop_kv *kv; /* NULL: no blocks beside the devices */
     struct spw_buffer message;
     struct spw_metrics metrics;
     struct spw_cost cost;
@@ -109,6 +110,28 @@ void spw_loop_ranks_stop(struct spw_loop *loop);
  */
 void spw_loop_replica_lost(struct spw_loop *loop, uint32_t replica, enum spw_status why,
                            const char *words);
+
+const char *spw_loop_host_of(const struct spw_loop *loop, uint32_t rank); /* for people */
+
+/* Send loop->message, waiting a little for room in the peer's bounded queue. */
+enum spw_status spw_loop_send(struct spw_loop *loop, uint32_t rank, uint32_t type);
+
+/* loop_kv.c: copies of KV blocks that the scheduler asks for, and what the workers' disks hold */
+enum spw_status spw_loop_kv_create(struct spw_loop *loop, struct spw_error *error);
+void spw_loop_kv_destroy(struct spw_loop *loop);
+/* Ends that arrived, to the scheduler; true when there were any. */
+bool spw_loop_kv_take(struct spw_loop *loop);
+/* Copies that the scheduler wants, to the workers; true when there were any. */
+bool spw_loop_kv_start(struct spw_loop *loop);
+/* False when a copy has not ended for long; then the replica is given up in the end. */
+bool spw_loop_kv_progress(struct spw_loop *loop, uint32_t replica);
+/* A replica is about to serve: the scheduler hears what all its ranks have on disk. */
+void spw_loop_kv_found(struct spw_loop *loop, uint32_t replica);
+/* A replica is lost: what is in flight there is void. */
+void spw_loop_kv_void(struct spw_loop *loop, uint32_t replica);
+/* What a block takes, as measured by the slowest rank; 0: not known yet. O(ranks). */
+void spw_loop_kv_block_ns(const struct spw_loop *loop, uint64_t *out_host_ns,
+                          uint64_t *out_disk_ns);
 
 /* loop_report.c: the texts that doors show */
 void spw_loop_report(struct spw_loop *loop);

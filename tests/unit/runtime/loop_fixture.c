@@ -286,6 +286,8 @@ void fixture_open(struct fixture *fixture, bool ready)
         .doors = fixture->doors,
         .door_count = 1,
         .kv_blocks = fixture->kv_blocks,
+        .host_blocks = fixture->host_blocks,
+        .disk_blocks = fixture->disk_blocks,
         .context_tokens = fixture->context_tokens,
         .ranks = fixture->ranks,
         .stop = &fixture->stop,

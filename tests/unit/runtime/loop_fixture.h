@@ -69,6 +69,7 @@ struct fixture {
     struct spw_config config;
     struct spw_model_config model;
     uint32_t kv_blocks;
+    uint32_t host_blocks, disk_blocks; /* beside them; 0: none */
     uint32_t context_tokens;
     struct spw_service service;
     struct spw_door door;

@@ -430,6 +430,12 @@ static void knobs_fit_together(void **state)
         {"prefill_chunk: 513", "prefill-chunk is 513, step-tokens 512: at most that fits"},
         {"slots: 513", "slots is 513, step-tokens 512: every running request needs a row, raise "
                        "--step-tokens or lower --slots"},
+        {"disk_kv_bytes: 1K\nhost_kv_bytes: 2K",
+         "disk-kv-bytes is 1024: it needs kv-dir, which is '', and host-kv-bytes, which is 2048"},
+        {"disk_kv_bytes: 1K\nkv_dir: /k",
+         "disk-kv-bytes is 1024: it needs kv-dir, which is '/k', and host-kv-bytes, which is 0"},
+        {"kv_dir: /k", "kv-dir is set and disk-kv-bytes is 0: say how much of it a worker may use, "
+                       "or leave kv-dir out"},
         {"tls_cert: a.pem", "tls-cert and tls-key belong together: set both or none"},
         {"tls_key: a.pem", "tls-cert and tls-key belong together: set both or none"},
         {"tls_client_ca: a.pem", "tls-client-ca needs tls-cert and tls-key"},
@@ -448,10 +454,16 @@ static void knobs_fit_together(void **state)
         assert_int_equal(spw_config_check(&config, &error), SPW_CONFIG);
         assert_string_equal(error.text, rows[i].words);
     }
-    static const char *const good[] = {
-        "tensor: 8\npipeline: 64\nreplicas: 7",      "prefill_chunk: 512", "slots: 512",
-        "tls_cert: a\ntls_key: b\ntls_client_ca: c", "block_tokens: 8",    "block_tokens: 256",
-        "queue: 9\ntenants: default=5,b=1:9",        "prompt_weight: 0"};
+    static const char *const good[] = {"tensor: 8\npipeline: 64\nreplicas: 7",
+                                       "prefill_chunk: 512",
+                                       "slots: 512",
+                                       "tls_cert: a\ntls_key: b\ntls_client_ca: c",
+                                       "block_tokens: 8",
+                                       "block_tokens: 256",
+                                       "host_kv_bytes: 1G",
+                                       "host_kv_bytes: 1G\ndisk_kv_bytes: 1T\nkv_dir: /k",
+                                       "queue: 9\ntenants: default=5,b=1:9",
+                                       "prompt_weight: 0"};
     for (size_t i = 0; i < SPW_ARRAY_COUNT(good); i++) {
         assert_int_equal(parse(good[i]), SPW_OK);
         assert_int_equal(spw_config_check(&config, &error), SPW_OK);
@@ -478,6 +490,9 @@ static const struct {
     {"threads", "2", false},
     {"pin", NULL, false},
     {"kv-bytes", "1G", true},
+    {"host-kv-bytes", "1G", true},
+    {"disk-kv-bytes", "1G", true},
+    {"kv-dir", "/k", false},
     {"block-tokens", "32", true},
     {"context-tokens", "128", true},
     {"step-tokens", "128", true},
@@ -520,7 +535,8 @@ static void digest_changes_with_what_is_agreed(void **state)
     spw_config_agreed_text(&config, text, sizeof(text));
     assert_string_equal(text,
                         "tensor=1 pipeline=1 replicas=1 prefill=0 decode=0 gateways=1 spares=0 "
-                        "dtype=auto kv_bytes=0 block_tokens=16 context_tokens=0 step_tokens=512 "
+                        "dtype=auto kv_bytes=0 host_kv_bytes=0 disk_kv_bytes=0 block_tokens=16 "
+                        "context_tokens=0 step_tokens=512 "
                         "prefill_chunk=0 slots=64 queue=1024 step_timeout_seconds=60 "
                         "start_timeout_seconds=600");
     for (size_t i = 0; i < SPW_ARRAY_COUNT(agreements); i++) {
