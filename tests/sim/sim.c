@@ -71,6 +71,25 @@ static void watch_wait(struct spw_tp *tp, uint64_t timeout_ns)
 
 /* ---- set-up ---- */
 
+/* As the coordinator does. */
+static void open_tenants(struct sim *sim)
+{
+    const struct spw_config *config = &sim->knobs.config;
+    bool all = strcmp(config->prefix_cache, "all") == 0;
+    enum spw_status status =
+        spw_tenants_parse(config->tenants, config->queue, &sim->tenants, &sim->error);
+    SIM_CHECK(sim, "create", status == SPW_OK, "%s", sim->error.text);
+    sim->service.tenants = sim->tenants;
+    if (strcmp(config->prefix_cache, "off") == 0)
+        return;
+    sim->service.prefix_block_tokens = config->block_tokens;
+    for (uint32_t i = 0; i < sim->tenants->count; i++) {
+        struct spw_tenant *tenant = &sim->tenants->list[i];
+        tenant->chain =
+            spw_prefix_salt("00", "played", config->block_tokens, all ? NULL : tenant->name);
+    }
+}
+
 static void open_loop(struct sim *sim)
 {
     struct sim_knobs *knobs = &sim->knobs;
@@ -83,6 +102,7 @@ static void open_loop(struct sim *sim)
         .context_tokens_max = knobs->context_tokens,
         .requests_max = config->queue + config->replicas * config->slots,
     };
+    open_tenants(sim);
     for (uint32_t d = 0; d < knobs->doors; d++) {
         enum spw_status status =
             spw_door_init(&sim->doors[d], d ? "grpc" : "http", &sim->service, NULL, NULL);
@@ -105,6 +125,8 @@ static void open_loop(struct sim *sim)
         .doors = sim->door_list,
         .door_count = knobs->doors,
         .kv_blocks = knobs->kv_blocks,
+        .host_blocks = knobs->host_blocks,
+        .disk_blocks = knobs->disk_blocks,
         .context_tokens = knobs->context_tokens,
         .stop = &sim->stop,
     };
@@ -127,6 +149,8 @@ static void close_all(struct sim *sim)
     spw_tp_close(sim->tp);
     spw_tp_hub_destroy(sim->hub);
     sim_workload_free(sim);
+    spw_tenants_destroy(sim->tenants);
+    free(sim->found);
     free(sim->events);
     free(sim);
 }
@@ -151,6 +175,7 @@ struct sim_result sim_run(uint64_t seed, bool verbose, struct sim_model *model,
     open_loop(sim);
     sim_ranks_open(sim);
     sim_workload_draw(sim);
+    sim_kv_draw_found(sim);
     sim_faults_draw(sim);
 
     sim->result = spw_loop_run(sim->loop, &sim->error);

@@ -50,9 +50,13 @@ void sim_run_until(struct sim *sim, uint64_t until_ns);
 struct sim_knobs {
     struct spw_config config; /* what a deployment is told */
     uint32_t kv_blocks, context_tokens;
+    uint32_t host_blocks, disk_blocks;
+    bool disk_found; /* the disks hold blocks of an earlier run */
+    uint32_t tenants;
     uint32_t doors;
 
     uint64_t fixed_ns, row_ns, context_ps; /* what a step costs */
+    uint64_t host_block_ns, disk_block_ns;
     uint32_t jitter_permille;
     uint64_t lag_ns;     /* the loop looks so long after something happened */
     uint64_t message_ns; /* on the way, each */
@@ -95,18 +99,30 @@ int32_t sim_model_next(const struct sim_model *model, uint64_t state, uint64_t s
 
 /* ---- played ranks ---- */
 
-/* Who wrote a block last. */
+/* Who wrote a block last; beside the device also what it is (C4). */
 struct sim_stamp {
     uint32_t client;
     uint64_t step;
+    struct spw_sched_hash hash;
+    uint32_t index;
+    bool damaged;
+};
+
+struct sim_copy;
+
+struct sim_inbound { /* context of a rank's handlers */
+    struct sim *sim;
+    struct spw_tp *tp;
 };
 
 struct sim_rank {
     struct spw_tp *tp;
     struct spw_place place;
-    int32_t *kv; /* [kv_blocks][block_tokens]: tokens stand for keys and values */
-    struct sim_stamp *stamps;
-    uint32_t *tables; /* [slots][table_max] */
+    int32_t *tokens[3]; /* by tier, [blocks][block_tokens]: tokens stand for keys and values */
+    struct sim_stamp *stamps[3];
+    struct sim_copy *copies; /* by id */
+    uint32_t fail_copies;    /* its next ones fail */
+    uint32_t *tables;        /* [slots][table_max] */
     uint32_t *table_counts;
     uint64_t got;                   /* plans taken off the wire */
     uint64_t arrived;               /* of them those that it may work on */
@@ -114,7 +130,7 @@ struct sim_rank {
     uint64_t in_due_ns, out_due_ns; /* late messages keep their order */
     uint64_t stuck_until_ns;
     uint32_t slow_permille; /* 1000: as fast as ever */
-    bool dead, stop_seen, stopped;
+    bool dead, stop_seen, stopped, told_found;
     uint32_t damage; /* its next results are cut */
 };
 
@@ -162,6 +178,21 @@ void sim_stages_start(struct sim *sim, uint32_t replica);
 void sim_rank_kill(struct sim *sim, uint32_t rank);
 void sim_rank_stop_answer(struct sim *sim, uint32_t rank);
 
+/* ---- blocks beside the device ---- */
+
+/* A block that the disk held before the run: of a group's prefix. */
+struct sim_found {
+    struct spw_kv_found found;
+    uint32_t group;
+};
+
+void sim_kv_open(struct sim *sim, struct sim_rank *rank);
+void sim_kv_close(struct sim_rank *rank);
+void sim_kv_on_message(void *context, uint32_t peer, const void *data, size_t bytes);
+void sim_kv_draw_found(struct sim *sim);
+void sim_kv_tell_found(struct sim *sim, struct sim_rank *rank);
+void sim_kv_damage(struct sim *sim, struct sim_rank *rank);
+
 /* ---- clients ---- */
 
 enum sim_client_state {
@@ -178,9 +209,10 @@ struct sim_client {
     /* drawn */
     uint64_t id;
     uint32_t index, door;
-    bool raw;      /* speaks to the door itself, without a stream */
-    bool text;     /* its prompt is text */
-    bool hangs_up; /* when it cancels: does not wait for the end */
+    int32_t block[256]; /* scratch of sim_kv.c */
+    bool raw;           /* speaks to the door itself, without a stream */
+    bool text;          /* its prompt is text */
+    bool hangs_up;      /* when it cancels: does not wait for the end */
     bool include_stop, ignore_eos;
     uint8_t priority;
     uint32_t tenant;
@@ -225,6 +257,13 @@ struct sim_client {
     uint32_t in_flight; /* steps */
     bool back;          /* its replica was lost, and it has no other yet */
 };
+
+/* Of prompt and right answer together. */
+static inline int32_t sim_client_token(const struct sim_client *client, uint32_t position)
+{
+    return position < client->prompt_tokens ? client->prompt[position]
+                                            : client->expected[position - client->prompt_tokens];
+}
 
 void sim_workload_draw(struct sim *sim);
 void sim_workload_free(struct sim *sim);
@@ -300,6 +339,9 @@ struct sim {
     struct sim_replica *replicas;
     uint32_t steps_max, table_max;
 
+    struct spw_tenants *tenants;
+    struct sim_found *found; /* in ascending index */
+    uint32_t found_count;
     struct spw_service service;
     struct spw_door doors[SIM_DOORS_MAX];
     struct spw_door *door_list[SIM_DOORS_MAX];

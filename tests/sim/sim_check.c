@@ -103,6 +103,8 @@ static void check_seq(struct sim *sim, const struct spw_plan *plan, uint32_t i)
               seq->sample == (end >= client->prefill_end) && (!decode || seq->rows == 1),
               "client %u: %u rows to position %u of a prefill to %u, sample %u", client->index,
               seq->rows, end, client->prefill_end, seq->sample);
+    seen[SIM_PROBE_PREFIX_HIT] += seq->open && seq->cached > 0;
+    seen[SIM_PROBE_ADOPTED_LATE] += !seq->open && seq->cached > 0;
     seen[SIM_PROBE_CHUNKED] += !seq->open && !decode;
     seen[SIM_PROBE_FEEDBACK] += seq->feedback;
     if (seq->sample) {
@@ -251,6 +253,9 @@ void sim_check_turn(struct sim *sim)
         sim->check.full_ns = sim->now_ns;
     if (lost == sim->check.replicas_lost)
         sim->probes->seen[SIM_PROBE_PREEMPTED] += now.preempted - before->preempted;
+    sim->probes->seen[SIM_PROBE_EVICTED] += now.evicted_blocks - before->evicted_blocks;
+    sim->probes->seen[SIM_PROBE_SWAPPED] += now.swapped - before->swapped;
+    sim->probes->seen[SIM_PROBE_TRANSFER_FAILED] += now.transfers_failed - before->transfers_failed;
     if (memcmp(&now, before, sizeof(now)) != 0)
         sim_note(sim, "turn waiting=%llu running=%llu blocks=%llu finished=%llu preempted=%llu",
                  now.waiting, now.running, now.kv_blocks_used, now.finished, now.preempted,
@@ -277,6 +282,15 @@ static void check_refused(struct sim *sim, struct sim_client *client)
     if (request->status == SPW_FULL && says(request, "draining")) {
         SIM_CHECK(sim, "refused-draining", sim->draining, "client %u", client->index);
         sim->probes->seen[SIM_PROBE_ADMIT_DRAINING]++;
+    } else if (request->status == SPW_FULL && says(request, "predicted to start")) {
+        SIM_CHECK(sim, "refused-late", client->deadline_ns, "client %u has no deadline",
+                  client->index);
+        sim->probes->seen[SIM_PROBE_TOO_LATE]++;
+    } else if (request->status == SPW_FULL && says(request, "the queue of tenant")) {
+        SIM_CHECK(sim, "refused-tenant",
+                  sim->tenants->list[client->tenant].queue < sim->knobs.config.queue,
+                  "client %u: tenant %u has the whole queue", client->index, client->tenant);
+        sim->probes->seen[SIM_PROBE_TENANT_FULL]++;
     } else if (request->status == SPW_FULL) {
         SIM_CHECK(sim, "refused-full", request->retry_after_seconds > 0, "client %u",
                   client->index);

@@ -29,6 +29,7 @@ static enum spw_status send_raw(struct sim *sim, struct sim_client *client)
     memcpy(request->prompt, client->prompt, client->prompt_tokens * sizeof(*request->prompt));
     request->sampling = client->sampling;
     request->priority = client->priority;
+    request->tenant = client->tenant;
     request->ignore_eos = client->ignore_eos;
     request->door_context = client;
     if (client->stop_token >= 0)
@@ -55,6 +56,7 @@ static enum spw_status send_stream(struct sim *sim, struct sim_client *client,
         .ignore_eos = client->ignore_eos,
         .include_stop = client->include_stop,
         .priority = client->priority,
+        .tenant = client->tenant,
     };
     if (client->text) {
         ask.text = (const char *)text->data;

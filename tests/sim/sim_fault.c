@@ -11,6 +11,7 @@ enum fault {
     FAULT_KILL,
     FAULT_LATE,
     FAULT_DAMAGE,
+    FAULT_BLOCKS,
     FAULT_DRAIN,
     FAULT_STOP_NOW,
     FAULT_KINDS,
@@ -146,6 +147,9 @@ static void fault(struct sim *sim, uint64_t kind, uint64_t unused)
     case FAULT_DAMAGE:
         damage(sim);
         break;
+    case FAULT_BLOCKS:
+        sim_kv_damage(sim, pick_worker(sim));
+        break;
     case FAULT_DRAIN:
         drain(sim, SPW_STOP_DRAIN);
         break;
@@ -174,11 +178,11 @@ static void kill_one_of(struct sim *sim, uint64_t replica, uint64_t unused)
 
 void sim_faults_draw(struct sim *sim)
 {
-    static const uint32_t weights[FAULT_KINDS] = {5, 5, 4, 4, 1, 2, 1};
+    static const uint32_t weights[FAULT_KINDS] = {5, 5, 4, 4, 1, 4, 2, 1};
     uint64_t span = sim->horizon_ns - SIM_START_NS;
     span += span / 4 + 100 * SPW_MS;
     for (uint32_t i = 0; i < sim->knobs.faults; i++) {
-        uint32_t draw = sim_below(&sim->harm, 22), kind = 0;
+        uint32_t draw = sim_below(&sim->harm, 26), kind = 0;
         while (draw >= weights[kind])
             draw -= weights[kind++];
         sim_at(sim, time_in(sim, span), fault, kind, 0);

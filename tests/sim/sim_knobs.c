@@ -2,6 +2,7 @@
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define RANKS_MAX 20u
 
@@ -68,6 +69,42 @@ static void draw_costs(struct sim_random *random, struct sim_knobs *knobs)
     knobs->doors = sim_between(random, 1, SIM_DOORS_MAX);
 }
 
+/* Sharing, tiers, tenants, and what the policy is told. */
+static void draw_policy(struct sim_random *random, struct sim_knobs *knobs)
+{
+    static const char *const caches[] = {"off", "tenant", "all", "all"};
+    static const uint32_t queues[] = {1, 4, 16, 64};
+    struct spw_config *config = &knobs->config;
+    struct spw_buffer text;
+    snprintf(config->prefix_cache, sizeof(config->prefix_cache), "%s", SIM_PICK(random, caches));
+    snprintf(config->evict, sizeof(config->evict), "%s", sim_chance(random, 200) ? "lru" : "cost");
+    if (strcmp(config->prefix_cache, "off") != 0 && sim_chance(random, 700))
+        knobs->host_blocks = sim_between(random, 1, 2 * knobs->kv_blocks);
+    if (knobs->host_blocks && sim_chance(random, 600))
+        knobs->disk_blocks = sim_between(random, 1, 4 * knobs->kv_blocks);
+    knobs->disk_found = sim_chance(random, 500);
+    knobs->host_block_ns = sim_between(random, 5, 500) * SPW_US;
+    knobs->disk_block_ns = knobs->host_block_ns * sim_between(random, 1, 8);
+    if (sim_chance(random, 300)) {
+        config->prompt_weight = sim_below(random, 4);
+        config->output_weight = sim_between(random, 1, 4);
+    }
+    config->itl_goal_ms = sim_chance(random, 300) ? sim_between(random, 1, 20) : 0;
+    config->patience_ms = sim_chance(random, 500) ? 10000 : sim_between(random, 1, 500);
+    config->batch_share_percent = sim_chance(random, 300) ? 0 : sim_between(random, 1, 100);
+    knobs->tenants = sim_chance(random, 400) ? 1 : sim_between(random, 2, 5);
+    spw_buffer_init(&text, sizeof(config->tenants));
+    for (uint32_t i = 1; i < knobs->tenants; i++) {
+        spw_buffer_format(&text, "%st%u=%u", i > 1 ? "," : "", i, sim_between(random, 1, 5));
+        if (sim_chance(random, 400)) {
+            uint32_t queue = SIM_PICK(random, queues);
+            spw_buffer_format(&text, ":%u", SPW_MIN(queue, config->queue));
+        }
+    }
+    snprintf(config->tenants, sizeof(config->tenants), "%s", spw_buffer_text(&text));
+    spw_buffer_done(&text);
+}
+
 static void draw_load(struct sim_random *random, struct sim_knobs *knobs)
 {
     static const uint32_t loads_permille[] = {300, 800, 1200, 3000, 10000};
@@ -98,6 +135,7 @@ void sim_knobs_draw(struct sim_knobs *knobs, uint64_t seed)
     draw_layout(&random, &knobs->config);
     draw_sizes(&random, knobs);
     draw_costs(&random, knobs);
+    draw_policy(&random, knobs);
     draw_load(&random, knobs);
     knobs->faults = sim_chance(&random, 400) ? 0 : sim_between(&random, 1, SIM_FAULTS_MAX);
     knobs->lose_all = sim_chance(&random, 60);
@@ -111,6 +149,13 @@ void sim_knobs_print(const struct sim_knobs *knobs)
            config->tensor, config->pipeline, config->replicas, config->slots, config->queue,
            config->block_tokens, knobs->kv_blocks, knobs->context_tokens, config->step_tokens,
            config->prefill_chunk);
+    printf(
+        "prefix %s evict %s host_blocks %u disk_blocks %u%s tenants '%s' weights %u %u itl %u ms "
+        "patience %u ms batch %u%%\n",
+        config->prefix_cache, config->evict, knobs->host_blocks, knobs->disk_blocks,
+        knobs->disk_found ? " (found some)" : "", config->tenants, config->prompt_weight,
+        config->output_weight, config->itl_goal_ms, config->patience_ms,
+        config->batch_share_percent);
     printf("step %llu ns + row %llu ns + context %llu ps, loop %llu ns, messages %llu ns, "
            "doors %u after %llu ns\n",
            (unsigned long long)knobs->fixed_ns, (unsigned long long)knobs->row_ns,

@@ -55,19 +55,19 @@
     X(DRAIN_DONE, 1, "a drain ended with all answers complete")                                    \
     X(DRAIN_LIMIT, 1, "a drain ended at its limit")                                                \
     X(STOP_NOW, 1, "stopped at once")                                                              \
-    X(SWAPPED, 0, "preempted by moving blocks to the host")                                        \
-    X(PREFIX_HIT, 0, "a prompt's first blocks were in the index")                                  \
-    X(ADOPTED_LATE, 0, "blocks became known after it was placed, and were taken")                  \
-    X(EVICTED, 0, "a cached block was dropped for room")                                           \
-    X(HOST_STORE, 0, "a block went to host memory")                                                \
-    X(HOST_LOAD, 0, "a block came back from host memory")                                          \
-    X(DISK_STORE, 0, "a block went to disk")                                                       \
-    X(DISK_LOAD, 0, "a block came back from disk")                                                 \
-    X(TRANSFER_FAILED, 0, "a transfer failed")                                                     \
-    X(TRANSFER_VOID, 0, "a transfer was in flight when its replica was lost")                      \
-    X(BATCH_PREEMPTED, 0, "the batch lane gave way")                                               \
-    X(TENANT_FULL, 0, "a tenant's share of the queue was full")                                    \
-    X(TOO_LATE, 0, "a deadline was predicted to pass")
+    X(SWAPPED, 1, "preempted by moving blocks to the host")                                        \
+    X(PREFIX_HIT, 1, "a prompt's first blocks were in the index")                                  \
+    X(ADOPTED_LATE, 1, "blocks became known after it was placed, and were taken")                  \
+    X(EVICTED, 1, "a cached block was dropped for room")                                           \
+    X(HOST_STORE, 1, "a block went to host memory")                                                \
+    X(HOST_LOAD, 1, "a block came back from host memory")                                          \
+    X(DISK_STORE, 1, "a block went to disk")                                                       \
+    X(DISK_LOAD, 1, "a block came back from disk")                                                 \
+    X(TRANSFER_FAILED, 1, "a transfer failed")                                                     \
+    X(TRANSFER_VOID, 1, "a transfer was in flight when its replica was lost")                      \
+    X(BATCH_PREEMPTED, 1, "the batch lane gave way")                                               \
+    X(TENANT_FULL, 1, "a tenant's share of the queue was full")                                    \
+    X(TOO_LATE, 1, "a deadline was predicted to pass")
 
 enum sim_probe {
 #define X(name, on, words) SIM_PROBE_##name,

@@ -27,11 +27,6 @@ static struct sim_rank *rank_of_tp(struct sim *sim, const struct spw_tp *tp)
 
 /* ---- messages in ---- */
 
-struct inbound { /* handler context: the rank's endpoint knows its number */
-    struct sim *sim;
-    struct spw_tp *tp;
-};
-
 static void plan_arrives(struct sim *sim, uint64_t index, uint64_t step)
 {
     struct sim_rank *rank = &sim->ranks[index];
@@ -77,14 +72,14 @@ static void take_plan(struct sim *sim, struct sim_rank *rank, const void *data, 
 
 static void on_step(void *context, uint32_t peer, const void *data, size_t bytes)
 {
-    struct inbound *in = context;
+    struct sim_inbound *in = context;
     SIM_CHECK(in->sim, "plan-sender", peer == 0, "rank %u sent a plan", peer);
     take_plan(in->sim, rank_of_tp(in->sim, in->tp), data, bytes);
 }
 
 static void on_stop(void *context, uint32_t peer, const void *data, size_t bytes)
 {
-    struct inbound *in = context;
+    struct sim_inbound *in = context;
     (void)data, (void)bytes, (void)peer;
     struct sim_rank *rank = rank_of_tp(in->sim, in->tp);
     rank->stop_seen = true;
@@ -101,7 +96,9 @@ static void report(struct sim *sim, uint32_t index, enum spw_rank_state state)
                                      .step_now = rank->arrived > rank->steps ? rank->steps + 1 : 0,
                                      .waiting_for = "played",
                                      .waiting_rank = UINT32_MAX,
-                                     .kv_blocks = sim->knobs.kv_blocks};
+                                     .kv_blocks = sim->knobs.kv_blocks,
+                                     .kv_host_block_ns = sim->knobs.host_block_ns,
+                                     .kv_disk_block_ns = sim->knobs.disk_block_ns};
     struct spw_buffer out;
     spw_buffer_init(&out, 4096);
     spw_wire_status_encode(&out, &status);
@@ -114,6 +111,9 @@ static void report_ready(struct sim *sim, uint64_t index, uint64_t unused)
     (void)unused;
     if (sim->ranks[index].dead || sim->ranks[index].stopped)
         return;
+    if (!sim->ranks[index].told_found)
+        sim_kv_tell_found(sim, &sim->ranks[index]);
+    sim->ranks[index].told_found = true;
     if (sim->ranks[index].stuck_until_ns <= sim->now_ns)
         report(sim, (uint32_t)index, SPW_RANK_READY);
     sim_at(sim, sim->now_ns + SPW_SECOND, report_ready, index, 0);
@@ -178,9 +178,9 @@ static void write_rows(struct sim *sim, struct sim_rank *rank, const struct sim_
                   *count);
         for (uint32_t r = 0; r < plan->rows; r++) {
             uint32_t position = plan->position + r, block = table[position / size];
-            rank->kv[block * size + position % size] =
+            rank->tokens[SPW_SCHED_DEVICE][block * size + position % size] =
                 plan->feedback ? step->fed[i] : seq->tokens[r];
-            rank->stamps[block] =
+            rank->stamps[SPW_SCHED_DEVICE][block] =
                 (struct sim_stamp){.client = step->clients[i], .step = step->wire.step};
         }
     }
@@ -193,7 +193,8 @@ static uint64_t read_context(const struct sim *sim, const struct sim_rank *rank,
     const uint32_t *table = rank->tables + (size_t)plan->slot * sim->table_max;
     uint64_t state = SIM_MODEL_BEGIN;
     for (uint32_t i = 0; i < plan->position + plan->rows; i++)
-        state = sim_model_add(state, rank->kv[table[i / size] * size + i % size]);
+        state =
+            sim_model_add(state, rank->tokens[SPW_SCHED_DEVICE][table[i / size] * size + i % size]);
     return state;
 }
 
@@ -206,16 +207,16 @@ _Noreturn static void explain_wrong(struct sim *sim, const struct sim_rank *rank
     uint32_t size = sim->knobs.config.block_tokens;
     const uint32_t *table = rank->tables + (size_t)plan->slot * sim->table_max;
     for (uint32_t p = 0; p < plan->position + plan->rows; p++) {
-        int32_t right = p < client->prompt_tokens ? client->prompt[p]
-                                                  : client->expected[p - client->prompt_tokens];
+        int32_t right = sim_client_token(client, p);
         uint32_t block = table[p / size];
-        if (rank->kv[block * size + p % size] != right)
+        if (rank->tokens[SPW_SCHED_DEVICE][block * size + p % size] != right)
             sim_fail(sim, "kv-content",
                      "client %u step %llu rank %u: position %u in block %u holds token %d, not %d; "
                      "the block was written last for client %u in step %llu",
                      client->index, (unsigned long long)step->wire.step, rank->tp->rank, p, block,
-                     (int)rank->kv[block * size + p % size], (int)right, rank->stamps[block].client,
-                     (unsigned long long)rank->stamps[block].step);
+                     (int)rank->tokens[SPW_SCHED_DEVICE][block * size + p % size], (int)right,
+                     rank->stamps[SPW_SCHED_DEVICE][block].client,
+                     (unsigned long long)rank->stamps[SPW_SCHED_DEVICE][block].step);
     }
     sim_fail(sim, "sampled-token", "client %u step %llu: all that was read is right, the token not",
              client->index, (unsigned long long)step->wire.step);
@@ -401,15 +402,15 @@ static void open_rank(struct sim *sim, uint32_t index)
     rank->slow_permille = 1000;
     enum spw_status status = spw_tp_local_open(sim->hub, index, &rank->tp);
     assert(status == SPW_OK);
-    struct inbound *in = take(1, sizeof(*in));
-    *in = (struct inbound){.sim = sim, .tp = rank->tp};
+    struct sim_inbound *in = take(1, sizeof(*in));
+    *in = (struct sim_inbound){.sim = sim, .tp = rank->tp};
     spw_tp_handle(rank->tp, SPW_WIRE_STEP, on_step, in);
     spw_tp_handle(rank->tp, SPW_WIRE_STOP, on_stop, in);
+    spw_tp_handle(rank->tp, SPW_WIRE_KV, sim_kv_on_message, in);
     sim_at(sim, sim->now_ns + sim_below(&sim->world, 30) * SPW_MS, report_ready, index, 0);
     if (rank->place.role != SPW_ROLE_WORKER)
         return;
-    rank->kv = take((size_t)sim->knobs.kv_blocks * config->block_tokens, sizeof(*rank->kv));
-    rank->stamps = take(sim->knobs.kv_blocks, sizeof(*rank->stamps));
+    sim_kv_open(sim, rank);
     rank->tables = take((size_t)config->slots * sim->table_max, sizeof(*rank->tables));
     rank->table_counts = take(config->slots, sizeof(*rank->table_counts));
 }
@@ -481,8 +482,7 @@ void sim_ranks_close(struct sim *sim)
         struct sim_rank *rank = &sim->ranks[i];
         free(rank->tp->handler_contexts[SPW_WIRE_STEP]);
         spw_tp_close(rank->tp);
-        free(rank->kv);
-        free(rank->stamps);
+        sim_kv_close(rank);
         free(rank->tables);
         free(rank->table_counts);
     }

@@ -27,6 +27,7 @@ static void draw_manners(struct sim *sim, struct sim_client *client, struct sim_
     const struct sim_knobs *knobs = &sim->knobs;
     uint64_t answer_ns = (knobs->fixed_ns + knobs->config.slots * knobs->row_ns) *
                          (client->output_max + client->prompt_tokens / 16 + 2);
+    client->tenant = sim_below(random, knobs->tenants);
     client->door = sim_below(random, knobs->doors);
     client->raw = sim_chance(random, 200);
     client->text = !client->raw && sim_chance(random, 100);
