@@ -167,7 +167,8 @@ static bool have_block(struct batch *batch, uint32_t request, uint32_t *out_vict
     *out_victim = SPW_SCHED_NONE;
     if (job->planned < room || spw_sched_kv_make_room(kv, 1) > 0)
         return true;
-    if (batch->unmet >= batch->replica->returning_blocks + kv->leaving) {
+    /* What is cached and cannot be given up now is being copied. */
+    if (batch->unmet >= batch->replica->returning_blocks + kv->leaving + kv->cached) {
         const uint32_t victim = find_victim(batch);
         if (victim == request) {
             *out_victim = victim;
@@ -313,7 +314,7 @@ static uint32_t next_prefill(const struct batch *batch, const struct spw_sched_q
     return best;
 }
 
-/* False: memory or the plan is full, and nobody behind may take what the first one waits for. */
+/* False: nobody behind may take anything: memory, the plan or the step is full. */
 static bool take_prefills(struct batch *batch, uint32_t priority, uint32_t rows_max)
 {
     struct spw_sched *sched = batch->sched;
@@ -353,20 +354,32 @@ static uint32_t rows_left(const struct batch *batch)
     return batch->sched->config.step_tokens_max - batch->plan->row_count;
 }
 
+/* Rows of this step that interactive prefills leave to the batch lane while it is owed some. */
+static uint32_t rows_owed(const struct batch *batch)
+{
+    const struct spw_sched *sched = batch->sched;
+    const struct spw_sched_queue *queue = &batch->replica->prefill[SPW_SCHED_BATCH];
+    if (sched->batch_owed < 1000 || queue->count == 0)
+        return 0;
+    uint64_t part = (uint64_t)sched->config.step_tokens_max * sched->config.batch_permille / 1000;
+    if (part < sched->config.block_tokens)
+        part = sched->config.block_tokens;
+    uint64_t wanted = 0;
+    for (uint32_t i = queue->head; i != SPW_SCHED_NONE && wanted < part;
+         i = sched->job_links[i].next)
+        wanted += sched->jobs[i].prefill_end - sched->jobs[i].planned;
+    return (uint32_t)(wanted < part ? wanted : part);
+}
+
 static void take_all_prefills(struct batch *batch)
 {
-    const struct spw_sched_config *config = &batch->sched->config;
-    if (batch->sched->batch_owed >= 1000) {
-        uint64_t part = (uint64_t)config->step_tokens_max * config->batch_permille / 1000;
-        if (part < config->block_tokens)
-            part = config->block_tokens;
-        take_prefills(batch, SPW_SCHED_BATCH,
-                      part < rows_left(batch) ? (uint32_t)part : rows_left(batch));
-    }
-    for (uint32_t priority = 0; priority < SPW_SCHED_PRIORITIES; priority++) {
-        if (!take_prefills(batch, priority, rows_left(batch)))
-            return;
-    }
+    const uint32_t owed = rows_owed(batch);
+    bool more = true;
+    for (uint32_t priority = 0; priority < SPW_SCHED_BATCH && more; priority++)
+        more =
+            take_prefills(batch, priority, rows_left(batch) > owed ? rows_left(batch) - owed : 0);
+    if (more || owed > 0)
+        take_prefills(batch, SPW_SCHED_BATCH, rows_left(batch));
 }
 
 static void form(struct batch *batch)

@@ -80,13 +80,6 @@ void spw_sched_heap_remove(struct spw_sched_heap *heap, uint32_t item)
     }
 }
 
-void spw_sched_heap_leave(struct spw_sched_heap *heap, uint32_t item)
-{
-    const uint32_t index = heap->where[item];
-    if (index < heap->count && heap->items[index] == item)
-        spw_sched_heap_remove(heap, item);
-}
-
 void spw_sched_heap_clear(struct spw_sched_heap *heap)
 {
     for (uint32_t i = 0; i < heap->count; i++)

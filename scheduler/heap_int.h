@@ -35,8 +35,6 @@ void spw_sched_heap_update(struct spw_sched_heap *heap, uint32_t item);
 
 /* Take out if it is in. O(log count). */
 void spw_sched_heap_remove(struct spw_sched_heap *heap, uint32_t item);
-/* The same where two heaps share `where`: nothing happens when the item is in the other one. */
-void spw_sched_heap_leave(struct spw_sched_heap *heap, uint32_t item);
 /* Take all out. O(count). */
 void spw_sched_heap_clear(struct spw_sched_heap *heap);
 

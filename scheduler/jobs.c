@@ -228,16 +228,26 @@ void spw_sched_job_index(struct spw_sched *sched, uint32_t request)
     struct spw_sched_kv *kv = &sched->replicas[job->replica].kv;
     const uint32_t known = job->hash_count < job->kv_blocks ? job->hash_count : job->kv_blocks;
     while (job->kv_indexed < known) {
-        uint32_t id = job->kv_tail; /* few steps: blocks are indexed as they come */
-        while (kv->nodes[id].index > job->kv_indexed)
+        uint32_t id = job->kv_tail, after = SPW_SCHED_NONE;
+        while (kv->nodes[id].index > job->kv_indexed) { /* few: they are indexed as they come */
+            after = id;
             id = kv->nodes[id].parent;
+        }
         const uint32_t parent = kv->nodes[id].parent;
         const struct spw_sched_hash hash = job->hashes[job->kv_indexed];
-        /* Known already, or after one that was: this copy stays the job's own. */
-        if ((parent != SPW_SCHED_NONE && !kv->nodes[parent].indexed) ||
-            spw_sched_index_find(kv->index, kv->replica, hash) != SPW_SCHED_NONE)
+        if (parent != SPW_SCHED_NONE && !kv->nodes[parent].indexed)
             return;
-        spw_sched_index_add(kv, id, hash);
+        const uint32_t other = spw_sched_index_find(kv->index, kv->replica, hash);
+        if (other == SPW_SCHED_NONE) {
+            spw_sched_index_add(kv, id, hash);
+        } else if (spw_sched_kv_merge(kv, id, other)) {
+            if (after == SPW_SCHED_NONE)
+                job->kv_tail = other;
+            else
+                kv->nodes[after].parent = other;
+        } else {
+            return; /* on the device already: this copy stays the job's own */
+        }
         job->kv_indexed++;
     }
 }

@@ -15,6 +15,15 @@ static bool victim_before(const void *context, uint32_t a, uint32_t b)
     return x->index != y->index ? x->index > y->index : a < b;
 }
 
+/* On the host and on disk, copies of what is nearer go first. */
+static bool copy_before(const void *context, uint32_t a, uint32_t b)
+{
+    const struct spw_sched_kv *kv = context;
+    const bool x = kv->nodes[a].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE;
+    const bool y = kv->nodes[b].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE;
+    return x != y ? x : victim_before(context, a, b);
+}
+
 static void fill_places(struct spw_sched_kv *kv)
 {
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
@@ -37,10 +46,10 @@ static void fill_places(struct spw_sched_kv *kv)
     }
     spw_sched_queue_init(&kv->unstarted);
     spw_sched_links_init(kv->transfer_links, kv->transfers_max);
-    kv->persist_head = 0;
-    kv->persist_count = 0;
+    kv->copy_head = 0;
+    kv->copy_count = 0;
     for (uint32_t i = 0; i < kv->counts[SPW_SCHED_DISK]; i++) /* for spw_sched_tiers_found */
-        kv->persist[kv->free_places[SPW_SCHED_DISK][i]] = i;
+        kv->copies[kv->free_places[SPW_SCHED_DISK][i]] = i;
 }
 
 void spw_sched_kv_init(struct spw_sched_kv *kv, const struct spw_sched_config *config,
@@ -65,12 +74,12 @@ void spw_sched_kv_init(struct spw_sched_kv *kv, const struct spw_sched_config *c
     kv->transfers_max = config->host_blocks > 0 ? config->transfers_max : 0;
     kv->free_ids = memory->free_ids;
     kv->transfer_links = memory->transfer_links;
-    kv->persist = memory->persist;
+    kv->copies = memory->copies;
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
         kv->free_places[tier] = memory->free_places[tier];
         spw_sched_heap_init(&kv->victims[tier], memory->victim_items[tier],
-                            tier == SPW_SCHED_DISK ? memory->disk_where : memory->victim_where,
-                            kv->node_count, victim_before, kv);
+                            memory->victim_where[tier], kv->node_count,
+                            tier == SPW_SCHED_DEVICE ? victim_before : copy_before, kv);
     }
     fill_places(kv);
 }
@@ -105,22 +114,17 @@ void spw_sched_kv_settle(struct spw_sched_kv *kv, uint32_t id)
     const enum spw_sched_tier level = spw_sched_kv_level(node);
     const bool idle = still && node->refs == 0;
     const bool device = idle && level == SPW_SCHED_DEVICE && node->below[SPW_SCHED_DEVICE] == 0;
-    const bool host = idle && level == SPW_SCHED_HOST && node->below[SPW_SCHED_HOST] == 0;
+    const bool host = still && node->place[SPW_SCHED_HOST] != SPW_SCHED_NONE &&
+                      (level != SPW_SCHED_HOST || (idle && node->below[SPW_SCHED_HOST] == 0));
     const bool disk = still && node->place[SPW_SCHED_DISK] != SPW_SCHED_NONE &&
-                      (level != SPW_SCHED_DISK || node->below[SPW_SCHED_DISK] == 0);
-    /* Two of the heaps share the array that says where a node is: out of one, then into another. */
-    if (!device)
-        spw_sched_heap_leave(&kv->victims[SPW_SCHED_DEVICE], id);
-    if (!host)
-        spw_sched_heap_leave(&kv->victims[SPW_SCHED_HOST], id);
-    if (!disk)
-        spw_sched_heap_leave(&kv->victims[SPW_SCHED_DISK], id);
-    if (device)
-        spw_sched_heap_update(&kv->victims[SPW_SCHED_DEVICE], id);
-    if (host)
-        spw_sched_heap_update(&kv->victims[SPW_SCHED_HOST], id);
-    if (disk)
-        spw_sched_heap_update(&kv->victims[SPW_SCHED_DISK], id);
+                      (level != SPW_SCHED_DISK || (idle && node->below[SPW_SCHED_DISK] == 0));
+    const bool in[SPW_SCHED_TIERS] = {device, host, disk};
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        if (in[tier])
+            spw_sched_heap_update(&kv->victims[tier], id);
+        else
+            spw_sched_heap_remove(&kv->victims[tier], id);
+    }
 }
 
 uint32_t spw_sched_kv_place_take(struct spw_sched_kv *kv, enum spw_sched_tier tier)
@@ -239,6 +243,7 @@ void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t id, enum spw_s
 {
     struct spw_sched_node *node = &kv->nodes[id];
     const enum spw_sched_tier level = spw_sched_kv_level(node);
+    spw_sched_kv_settle(kv, id);
     if (level != before && node->parent != SPW_SCHED_NONE) {
         struct spw_sched_node *parent = &kv->nodes[node->parent];
         assert(parent->below[before] > 0);
@@ -246,29 +251,35 @@ void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t id, enum spw_s
         parent->below[level]++;
         child_went(kv, node->parent);
     }
-    spw_sched_kv_settle(kv, id);
 }
 
-/* Gives a cached block of the device back at once: its node stays where a copy is farther away. */
-static void evict_one(struct spw_sched_kv *kv, uint32_t id)
+/* A cached block of the device is to be given up: at once, or when it was copied to the host.
+ * False: what is on its way has to be waited for. */
+static bool evict_one(struct spw_sched_kv *kv, uint32_t id)
 {
-    struct spw_sched_node *node = &kv->nodes[id];
+    const struct spw_sched_node *node = &kv->nodes[id];
     assert(node->refs == 0 && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0);
-    if (node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE || node->below[SPW_SCHED_HOST] > 0) {
-        kv->evicted++;
-        spw_sched_kv_forget(kv, id);
-        return;
+    const bool host = node->place[SPW_SCHED_HOST] != SPW_SCHED_NONE;
+    const bool disk = node->place[SPW_SCHED_DISK] != SPW_SCHED_NONE;
+    if (host || (disk && node->below[SPW_SCHED_HOST] == 0)) {
+        spw_sched_kv_leave_device(kv, id);
+        return true;
     }
-    spw_sched_kv_leave_device(kv, id);
+    if (spw_sched_tiers_move_out(kv, id))
+        return true;
+    if (kv->leaving > 0)
+        return false;
+    kv->evicted++;
+    spw_sched_kv_forget(kv, id);
+    return true;
 }
 
 uint32_t spw_sched_kv_make_room(struct spw_sched_kv *kv, uint32_t want)
 {
-    while (kv->free_counts[SPW_SCHED_DEVICE] < want) {
+    while (kv->free_counts[SPW_SCHED_DEVICE] + kv->leaving < want) {
         const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_DEVICE]);
-        if (victim == SPW_SCHED_NONE)
+        if (victim == SPW_SCHED_NONE || !evict_one(kv, victim))
             break;
-        evict_one(kv, victim);
     }
     return kv->free_counts[SPW_SCHED_DEVICE];
 }
@@ -288,6 +299,24 @@ uint32_t spw_sched_kv_take(struct spw_sched_kv *kv, uint32_t tail)
     return id;
 }
 
+bool spw_sched_kv_merge(struct spw_sched_kv *kv, uint32_t id, uint32_t into)
+{
+    struct spw_sched_node *from = &kv->nodes[id], *node = &kv->nodes[into];
+    if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
+        return false;
+    assert(node->refs == 0 && from->refs == 1 && node->parent == from->parent);
+    const enum spw_sched_tier before = spw_sched_kv_level(node);
+    node->place[SPW_SCHED_DEVICE] = from->place[SPW_SCHED_DEVICE];
+    node->step = from->step;
+    node->filled = from->filled;
+    node->refs = 1;
+    from->place[SPW_SCHED_DEVICE] = SPW_SCHED_NONE;
+    from->refs = 0;
+    bury(kv, id);
+    spw_sched_kv_level_changed(kv, into, before);
+    return true;
+}
+
 void spw_sched_kv_share(struct spw_sched_kv *kv, uint32_t tail)
 {
     for (uint32_t id = tail; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
@@ -300,8 +329,6 @@ void spw_sched_kv_share(struct spw_sched_kv *kv, uint32_t tail)
             if (node->leaving) { /* it stays after all */
                 node->leaving = false;
                 kv->leaving--;
-                if (node->transfers == 0)
-                    spw_sched_kv_place_drop(kv, id, SPW_SCHED_HOST);
             } else {
                 assert(kv->cached > 0);
                 kv->cached--;
@@ -310,6 +337,20 @@ void spw_sched_kv_share(struct spw_sched_kv *kv, uint32_t tail)
         }
         spw_sched_kv_settle(kv, id);
     }
+}
+
+/* Nobody will finish this block: only copies that lie farther away are worth something. */
+static void give_up(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE &&
+        node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE) {
+        spw_sched_index_remove(kv, id);
+        return;
+    }
+    spw_sched_kv_place_drop(kv, id, SPW_SCHED_DEVICE);
+    node->filled = true;
+    spw_sched_kv_level_changed(kv, id, SPW_SCHED_DEVICE);
 }
 
 void spw_sched_kv_release(struct spw_sched_kv *kv, uint32_t tail)
@@ -322,12 +363,12 @@ void spw_sched_kv_release(struct spw_sched_kv *kv, uint32_t tail)
         if (--node->refs > 0)
             break;
         const uint32_t parent = node->parent;
-        if (node->indexed && !node->filled && !node->loading)
-            spw_sched_index_remove(kv, id); /* nobody will finish it */
         if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE) {
             assert(kv->used > 0);
             kv->used--;
         }
+        if (node->indexed && !node->filled)
+            give_up(kv, id);
         if (node->indexed) {
             if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
                 kv->cached++;
@@ -378,14 +419,15 @@ static void check_node(const struct spw_sched_kv *kv, uint32_t id)
         assert(parent == NULL || spw_sched_kv_level(parent) <= level);
         assert(spw_sched_index_find(kv->index, kv->replica, node->hash) == id);
     }
-    const bool still = node->indexed && node->transfers == 0 && !node->leaving;
-    const uint32_t near = kv->victims[SPW_SCHED_DEVICE].where[id];
-    const bool expected = still && node->refs == 0 && level != SPW_SCHED_DISK &&
-                          node->below[level] == 0 &&
-                          (level == SPW_SCHED_HOST || node->below[SPW_SCHED_DEVICE] == 0);
-    assert((near != SPW_SCHED_NONE) == expected);
-    if (expected)
-        assert(kv->victims[level].items[near] == id);
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
+        const uint32_t at = kv->victims[tier].where[id];
+        const bool last = node->refs == 0 && node->below[tier] == 0;
+        const bool victim = node->indexed && node->transfers == 0 && !node->leaving &&
+                            node->place[tier] != SPW_SCHED_NONE &&
+                            (tier == level ? last : tier != SPW_SCHED_DEVICE);
+        assert((at != SPW_SCHED_NONE) == victim);
+        assert(!victim || kv->victims[tier].items[at] == id);
+    }
 }
 
 /* Each place is free or of one node. */

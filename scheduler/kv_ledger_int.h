@@ -100,8 +100,8 @@ struct spw_sched_kv {
     uint32_t *free_ids;                    /* stack */
     struct spw_sched_queue unstarted;      /* ids, linked by transfer_links */
     struct spw_sched_link *transfer_links; /* [transfers_max] */
-    uint32_t *persist;                     /* ring [node_count]: nodes to be copied to disk */
-    uint32_t persist_head, persist_count;
+    uint32_t *copies; /* ring [node_count]: nodes to be copied outwards when there is time */
+    uint32_t copy_head, copy_count;
 };
 
 /* What spw_sched_kv_init needs beside counts. */
@@ -109,12 +109,11 @@ struct spw_sched_kv_memory {
     struct spw_sched_node *nodes;
     uint32_t *free_places[SPW_SCHED_TIERS];
     uint32_t *victim_items[SPW_SCHED_TIERS];
-    uint32_t *victim_where; /* [nodes]: device and host, a node is in one of them at most */
-    uint32_t *disk_where;   /* [nodes] */
+    uint32_t *victim_where[SPW_SCHED_TIERS]; /* [nodes] */
     struct spw_sched_kv_transfer *transfers;
     struct spw_sched_link *transfer_links;
     uint32_t *free_ids;
-    uint32_t *persist;
+    uint32_t *copies;
 };
 
 void spw_sched_kv_init(struct spw_sched_kv *kv, const struct spw_sched_config *config,
@@ -130,7 +129,8 @@ static inline uint32_t spw_sched_kv_room(const struct spw_sched_kv *kv)
     return kv->free_counts[SPW_SCHED_DEVICE] + kv->cached;
 }
 
-/* Set device blocks free until `want` are, dropping what is cached. Returns how many are free. */
+/* Set device blocks free until `want` are or will be, giving up what is cached. Returns how many
+ * are free now: others may be when transfers have ended. */
 uint32_t spw_sched_kv_make_room(struct spw_sched_kv *kv, uint32_t want);
 
 /* A node with a device block as the one after `tail` (SPW_SCHED_NONE: a sequence begins). The
@@ -165,6 +165,11 @@ void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t node, enum spw
 
 /* An indexed node that nobody uses gives its device block back; a copy is farther away. */
 void spw_sched_kv_leave_device(struct spw_sched_kv *kv, uint32_t node);
+
+/* `id`, in use by one and not indexed, has the content of the indexed node `into`, which lies
+ * farther away: `into` takes its place, block and reference. False, with nothing changed, when
+ * `into` is on the device itself. */
+bool spw_sched_kv_merge(struct spw_sched_kv *kv, uint32_t id, uint32_t into);
 
 /* Forget an indexed node that nobody uses, and all that follows it. */
 void spw_sched_kv_forget(struct spw_sched_kv *kv, uint32_t node);
@@ -212,12 +217,15 @@ void spw_sched_index_touch(struct spw_sched_kv *kv, uint32_t node);
 
 /* ---- kv_tiers.c ---- */
 
-/* Nobody uses this node any more: it will be copied to the disk tier when there is time. */
+/* Nobody uses this node any more: it will be copied to the next tier when there is time. */
 void spw_sched_tiers_want_copy(struct spw_sched_kv *kv, uint32_t node);
 
-/* Start what is worth moving now: cached blocks to the host before room gets short, copies to disk.
- * busy: the replica has work; then only what is needed soon. */
-void spw_sched_tiers_balance(struct spw_sched_kv *kv, bool busy);
+/* A cached node of the device, with no copy, begins to leave for the host. False: that does not
+ * pay, or there is no room for it. */
+bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t node);
+
+/* Start the copies that are waited for by nobody, while transfers are to spare. */
+void spw_sched_tiers_balance(struct spw_sched_kv *kv);
 
 /* Copy a chain's nodes that nobody uses to the host and give their device blocks back then; as many
  * as slots and transfers allow, from the last on. Returns how many are on their way. */

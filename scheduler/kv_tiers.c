@@ -1,13 +1,16 @@
 /* kv_tiers.c - moves blocks between device, host and disk, beside the steps.
  *
- * Outwards: what is cached on the device goes to the host before room gets short, and whatever
- * nobody uses any more is copied to disk when transfers are to spare. Inwards: what a request was
- * placed for. A device block whose node is leaving is free when its copy has arrived and nothing
- * that follows it is on the device any more.
+ * Outwards: a cached block that has to make room is copied to the host first, when that is quicker
+ * than to compute it again: somewhat before room is needed, or else whoever needs it waits for the
+ * copy. It leaves when the copy has arrived and nothing that follows it is on the device any more.
+ * Besides, what nobody uses is copied to host slots that are to spare, and from the host to disk,
+ * so that a restart finds it. Inwards: what a request was placed for. Copies stay where they were,
+ * and are the first to go there.
  */
 #include <assert.h>
 
 #include "scheduler/kv_ledger_int.h"
+#include "scheduler/sched_int.h"
 
 static uint32_t begin(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier from,
                       enum spw_sched_tier to, uint32_t before)
@@ -28,116 +31,133 @@ static bool may_copy_out(const struct spw_sched_kv *kv)
     return kv->transfers_used < (kv->transfers_max + 1) / 2;
 }
 
-/* A disk slot for a node worth `key`; may forget what is worth less. */
-static uint32_t disk_slot(struct spw_sched_kv *kv, uint64_t key)
+/* A slot of the host or disk tier for a node worth `key`: free, or of what is worth less there.
+ * spare: not in place of the last copy of anything. */
+static uint32_t slot_for(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint64_t key,
+                         bool spare)
 {
-    while (kv->free_counts[SPW_SCHED_DISK] == 0) {
-        const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_DISK]);
-        if (victim == SPW_SCHED_NONE || kv->nodes[victim].key > key)
-            return SPW_SCHED_NONE;
-        if (spw_sched_kv_level(&kv->nodes[victim]) == SPW_SCHED_DISK) {
-            kv->evicted++;
-            spw_sched_kv_forget(kv, victim);
-        } else { /* only a copy */
-            spw_sched_kv_place_drop(kv, victim, SPW_SCHED_DISK);
-            spw_sched_kv_settle(kv, victim);
-        }
-    }
-    return spw_sched_kv_place_take(kv, SPW_SCHED_DISK);
-}
-
-static void copy_to_disk(struct spw_sched_kv *kv, uint32_t id)
-{
-    const enum spw_sched_tier level = spw_sched_kv_level(&kv->nodes[id]);
-    const uint32_t slot = disk_slot(kv, kv->nodes[id].key);
-    if (slot == SPW_SCHED_NONE || !kv->nodes[id].live)
-        return;
-    kv->nodes[id].place[SPW_SCHED_DISK] = slot;
-    begin(kv, id, level, SPW_SCHED_DISK, SPW_SCHED_NONE);
-}
-
-/* A host slot for a node worth `key`; may forget what is worth less, or begin to move it on. */
-static uint32_t host_slot(struct spw_sched_kv *kv, uint64_t key)
-{
-    while (kv->free_counts[SPW_SCHED_HOST] == 0) {
-        const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_HOST]);
+    while (kv->free_counts[tier] == 0) {
+        const uint32_t victim = spw_sched_heap_top(&kv->victims[tier]);
         if (victim == SPW_SCHED_NONE)
             return SPW_SCHED_NONE;
-        if (kv->nodes[victim].place[SPW_SCHED_DISK] != SPW_SCHED_NONE) {
-            spw_sched_kv_place_drop(kv, victim, SPW_SCHED_HOST);
-            spw_sched_kv_level_changed(kv, victim, SPW_SCHED_HOST);
-            continue;
-        }
-        if (kv->nodes[victim].key > key)
+        const struct spw_sched_node *node = &kv->nodes[victim];
+        const enum spw_sched_tier level = spw_sched_kv_level(node);
+        const bool last = level == tier &&
+                          (tier == SPW_SCHED_DISK || node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE);
+        if ((last || spare) && node->key > key)
             return SPW_SCHED_NONE;
-        kv->evicted++;
-        spw_sched_kv_forget(kv, victim);
+        if (last && spare)
+            return SPW_SCHED_NONE;
+        if (last) {
+            kv->evicted++;
+            spw_sched_kv_forget(kv, victim);
+        } else {
+            spw_sched_kv_place_drop(kv, victim, tier);
+            spw_sched_kv_level_changed(kv, victim, level);
+        }
     }
-    return spw_sched_kv_place_take(kv, SPW_SCHED_HOST);
+    return spw_sched_kv_place_take(kv, tier);
 }
 
-/* Begin to move a cached node from the device to the host. */
-static bool move_to_host(struct spw_sched_kv *kv, uint32_t id)
+static bool copy_to(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier tier, bool spare)
 {
     struct spw_sched_node *node = &kv->nodes[id];
-    const uint32_t slot = host_slot(kv, node->key);
+    const uint32_t slot = slot_for(kv, tier, node->key, spare);
     if (slot == SPW_SCHED_NONE)
         return false;
-    assert(node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE && node->filled);
-    node->place[SPW_SCHED_HOST] = slot;
+    assert(node->place[tier] == SPW_SCHED_NONE && node->place[tier - 1] != SPW_SCHED_NONE);
+    node->place[tier] = slot;
+    begin(kv, id, (enum spw_sched_tier)(tier - 1), tier, SPW_SCHED_NONE);
+    return true;
+}
+
+/* Is a copy out and back quicker than to compute the block again? */
+static bool copy_pays(const struct spw_sched_kv *kv, uint32_t index)
+{
+    const uint64_t rows = kv->block_tokens;
+    return !spw_sched_cost_known(kv->cost) ||
+           2 * kv->cost->host_block_ns <
+               spw_sched_cost_prefill_ps(kv->cost, index * rows, rows) / 1000;
+}
+
+static void leave(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
     node->leaving = true;
     kv->cached--;
     kv->leaving++;
-    begin(kv, id, SPW_SCHED_DEVICE, SPW_SCHED_HOST, SPW_SCHED_NONE);
+    if (node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0)
+        spw_sched_kv_leave_device(kv, id);
+    else
+        spw_sched_kv_settle(kv, id);
+}
+
+bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t id)
+{
+    if (kv->counts[SPW_SCHED_HOST] == 0 || kv->transfers_used == kv->transfers_max ||
+        !copy_pays(kv, kv->nodes[id].index) || !copy_to(kv, id, SPW_SCHED_HOST, false))
+        return false;
+    leave(kv, id);
     return true;
 }
 
 void spw_sched_tiers_want_copy(struct spw_sched_kv *kv, uint32_t id)
 {
-    if (kv->counts[SPW_SCHED_DISK] == 0 || kv->persist_count == kv->node_count ||
-        kv->nodes[id].place[SPW_SCHED_DISK] != SPW_SCHED_NONE)
+    if (kv->counts[SPW_SCHED_HOST] == 0 || kv->copy_count == kv->node_count)
         return;
-    kv->persist[(kv->persist_head + kv->persist_count++) % kv->node_count] = id;
+    kv->copies[(kv->copy_head + kv->copy_count++) % kv->node_count] = id;
 }
 
-/* Is it still worth a copy? Its number may stand for another content by now: just as good. */
-static bool wants_copy(const struct spw_sched_node *node)
+/* The next tier that it is still worth a copy in; DEVICE: none. Its number may stand for another
+ * content by now: just as good. */
+static enum spw_sched_tier wanted_copy(const struct spw_sched_kv *kv, uint32_t id)
 {
-    return node->live && node->indexed && node->filled && node->refs == 0 && !node->leaving &&
-           node->transfers == 0 && node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE;
+    const struct spw_sched_node *node = &kv->nodes[id];
+    if (!node->live || !node->indexed || !node->filled || node->refs > 0 || node->transfers > 0)
+        return SPW_SCHED_DEVICE;
+    if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE)
+        return node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE ? SPW_SCHED_HOST : SPW_SCHED_DEVICE;
+    if (kv->counts[SPW_SCHED_DISK] > 0 && node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE)
+        return SPW_SCHED_DISK;
+    return SPW_SCHED_DEVICE;
 }
 
-void spw_sched_tiers_balance(struct spw_sched_kv *kv, bool busy)
+void spw_sched_tiers_balance(struct spw_sched_kv *kv)
 {
     if (kv->counts[SPW_SCHED_HOST] == 0)
         return;
+    /* Somewhat ahead of what will be asked for. */
     const uint32_t water = kv->counts[SPW_SCHED_DEVICE] / 16 + 1;
     while (may_copy_out(kv) && kv->free_counts[SPW_SCHED_DEVICE] + kv->leaving < water) {
         const uint32_t victim = spw_sched_heap_top(&kv->victims[SPW_SCHED_DEVICE]);
-        if (victim == SPW_SCHED_NONE || !move_to_host(kv, victim))
+        if (victim == SPW_SCHED_NONE || kv->nodes[victim].place[SPW_SCHED_HOST] != SPW_SCHED_NONE ||
+            !spw_sched_tiers_move_out(kv, victim))
             break;
     }
-    /* Under load a few at a time, so that reading them does not slow the steps. */
-    for (uint32_t i = 0; (!busy || i < 2) && kv->persist_count > 0 && may_copy_out(kv); i++) {
-        const uint32_t id = kv->persist[kv->persist_head];
-        kv->persist_head = (kv->persist_head + 1) % kv->node_count;
-        kv->persist_count--;
-        if (wants_copy(&kv->nodes[id]))
-            copy_to_disk(kv, id);
+    while (kv->copy_count > 0 && may_copy_out(kv)) {
+        const uint32_t id = kv->copies[kv->copy_head];
+        kv->copy_head = (kv->copy_head + 1) % kv->node_count;
+        kv->copy_count--;
+        const enum spw_sched_tier tier = wanted_copy(kv, id);
+        if (tier != SPW_SCHED_DEVICE && copy_pays(kv, kv->nodes[id].index))
+            copy_to(kv, id, tier, tier == SPW_SCHED_HOST);
     }
 }
 
 uint32_t spw_sched_tiers_swap_out(struct spw_sched_kv *kv, uint32_t tail)
 {
-    uint32_t moved = 0;
-    for (uint32_t id = tail; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
+    uint32_t moved = 0, parent;
+    for (uint32_t id = tail; id != SPW_SCHED_NONE; id = parent) {
         const struct spw_sched_node *node = &kv->nodes[id];
+        parent = node->parent;
         if (node->refs > 0 || node->place[SPW_SCHED_DEVICE] == SPW_SCHED_NONE)
             break;
-        if (node->transfers > 0 || node->leaving)
+        if (node->leaving || node->loading)
             continue;
-        if (kv->transfers_used == kv->transfers_max || !move_to_host(kv, id))
+        if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE &&
+            (kv->transfers_used == kv->transfers_max || !copy_to(kv, id, SPW_SCHED_HOST, false)))
             break;
+        leave(kv, id);
         moved++;
     }
     return moved;
@@ -161,17 +181,21 @@ void spw_sched_tiers_load(struct spw_sched_kv *kv, uint32_t tail)
     }
 }
 
-static void end_move_out(struct spw_sched_kv *kv, uint32_t id, bool ok)
+/* A copy outwards has ended. */
+static void end_copy(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier tier, bool ok)
 {
     struct spw_sched_node *node = &kv->nodes[id];
-    if (!node->leaving || !ok)
-        spw_sched_kv_place_drop(kv, id, SPW_SCHED_HOST); /* in use again: one place is enough */
-    if (node->leaving && !ok)
+    if (!ok)
+        spw_sched_kv_place_drop(kv, id, tier);
+    if (node->leaving && node->transfers == 0 && node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE) {
         spw_sched_kv_forget(kv, id);
-    else if (node->leaving && node->below[SPW_SCHED_DEVICE] == 0)
+    } else if (node->leaving && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0) {
         spw_sched_kv_leave_device(kv, id);
-    else
+    } else {
+        if (ok && node->refs == 0)
+            spw_sched_tiers_want_copy(kv, id); /* the next tier's */
         spw_sched_kv_settle(kv, id);
+    }
 }
 
 uint32_t spw_sched_tiers_done(struct spw_sched_kv *kv, uint32_t transfer, bool ok, bool *out_failed)
@@ -190,20 +214,12 @@ uint32_t spw_sched_tiers_done(struct spw_sched_kv *kv, uint32_t transfer, bool o
             spw_sched_kv_bury(kv, id);
         return SPW_SCHED_NONE;
     }
-    if (ended.to == SPW_SCHED_HOST) {
-        end_move_out(kv, id, ok);
-        return SPW_SCHED_NONE;
-    }
-    if (ended.to == SPW_SCHED_DISK) {
-        if (!ok)
-            spw_sched_kv_place_drop(kv, id, SPW_SCHED_DISK);
-        spw_sched_kv_settle(kv, id);
+    if (ended.to != SPW_SCHED_DEVICE) {
+        end_copy(kv, id, (enum spw_sched_tier)ended.to, ok);
         return SPW_SCHED_NONE;
     }
     assert(node->loading);
     node->loading = false;
-    if (ok && node->place[SPW_SCHED_HOST] != SPW_SCHED_NONE)
-        spw_sched_kv_place_drop(kv, id, SPW_SCHED_HOST);
     spw_sched_kv_settle(kv, id);
     *out_failed = !ok;
     return id;
@@ -214,8 +230,9 @@ bool spw_sched_tiers_found(struct spw_sched_kv *kv, uint32_t disk_block, struct 
 {
     uint32_t before = SPW_SCHED_NONE;
     uint32_t *places = kv->free_places[SPW_SCHED_DISK];
-    uint32_t *where = kv->persist; /* of the free slots, until the replica is up */
-    if (disk_block >= kv->counts[SPW_SCHED_DISK] || where[disk_block] == SPW_SCHED_NONE ||
+    uint32_t *where = kv->copies; /* of the free slots, until the replica is up */
+    if ((hash.low | hash.high) == 0 || disk_block >= kv->counts[SPW_SCHED_DISK] ||
+        where[disk_block] == SPW_SCHED_NONE ||
         spw_sched_index_find(kv->index, kv->replica, hash) != SPW_SCHED_NONE)
         return false;
     if (index > 0) {

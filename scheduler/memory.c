@@ -12,10 +12,11 @@
 struct layout {
     size_t jobs, job_links, queue_links, running_links, verdict_links;
     size_t deadline_items, deadline_where;
-    size_t tenants, tenant_links, lane_items[SPW_SCHED_LANES], lane_where[SPW_SCHED_LANES];
+    size_t tenants, tenant_links, active_items, active_where, lane_items[SPW_SCHED_LANES],
+        lane_where[SPW_SCHED_LANES];
     size_t replicas, ready_links, moving_links, place_items, place_where, batch_items, batch_where;
     size_t nodes, node_links, own, any, places[SPW_SCHED_TIERS], victims[SPW_SCHED_TIERS];
-    size_t victim_where, disk_where, transfers, transfer_links, ids, persist;
+    size_t victim_where[SPW_SCHED_TIERS], transfers, transfer_links, ids, copies;
     size_t flights, entries, slots;
     size_t scratch;
     size_t bytes;
@@ -103,6 +104,8 @@ static void lay_out(const struct spw_sched_config *config, struct layout *out)
     /* Per tenant. */
     out->tenants = carve(&bytes, tenants, sizeof(struct spw_sched_tenant));
     out->tenant_links = carve(&bytes, tenants, sizeof(struct spw_sched_link)); /* lingering */
+    out->active_items = carve(&bytes, tenants, sizeof(uint32_t)); /* heap of the active */
+    out->active_where = carve(&bytes, tenants, sizeof(uint32_t));
     for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) { /* heaps of those that wait */
         out->lane_items[lane] = carve(&bytes, tenants, sizeof(uint32_t));
         out->lane_where[lane] = carve(&bytes, tenants, sizeof(uint32_t));
@@ -128,9 +131,9 @@ static void lay_out(const struct spw_sched_config *config, struct layout *out)
         out->places[tier] = carve(&bytes, places, sizeof(uint32_t));  /* free ones */
         out->victims[tier] = carve(&bytes, places, sizeof(uint32_t)); /* cached ones */
     }
-    out->victim_where = carve(&bytes, nodes, sizeof(uint32_t));
-    out->disk_where = carve(&bytes, nodes, sizeof(uint32_t));
-    out->persist = carve(&bytes, config->disk_blocks > 0 ? nodes : 0, sizeof(uint32_t));
+    for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) /* which of them a node is */
+        out->victim_where[tier] = carve(&bytes, nodes, sizeof(uint32_t));
+    out->copies = carve(&bytes, config->host_blocks > 0 ? nodes : 0, sizeof(uint32_t));
 
     /* Per replica and transfer, step in flight, sequence in flight, slot. */
     out->transfers = carve(&bytes, transfers, sizeof(struct spw_sched_kv_transfer));
@@ -265,17 +268,16 @@ static void init_kv(struct spw_sched *sched, uint32_t index, unsigned char *base
     const size_t transfer = (size_t)index * transfer_count(config);
     struct spw_sched_kv_memory memory = {
         .nodes = PIECE(struct spw_sched_node, layout->nodes, node),
-        .victim_where = PIECE(uint32_t, layout->victim_where, node),
-        .disk_where = PIECE(uint32_t, layout->disk_where, node),
         .transfers = PIECE(struct spw_sched_kv_transfer, layout->transfers, transfer),
         .transfer_links = PIECE(struct spw_sched_link, layout->transfer_links, transfer),
         .free_ids = PIECE(uint32_t, layout->ids, transfer),
-        .persist = PIECE(uint32_t, layout->persist, config->disk_blocks > 0 ? node : 0),
+        .copies = PIECE(uint32_t, layout->copies, config->host_blocks > 0 ? node : 0),
     };
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
         const size_t first = index * tier_count(config, tier);
         memory.free_places[tier] = PIECE(uint32_t, layout->places[tier], first);
         memory.victim_items[tier] = PIECE(uint32_t, layout->victims[tier], first);
+        memory.victim_where[tier] = PIECE(uint32_t, layout->victim_where[tier], node);
     }
     spw_sched_kv_init(&sched->replicas[index].kv, config, &sched->now_ns, &sched->config.cost,
                       index, &memory, &sched->index);
@@ -380,6 +382,9 @@ struct spw_sched *spw_sched_init(void *memory, const struct spw_sched_config *co
         spw_sched_heap_init(&sched->lanes[lane], PIECE(uint32_t, layout.lane_items[lane], 0),
                             PIECE(uint32_t, layout.lane_where[lane], 0), sched->config.tenants,
                             tenant_before, sched);
+    spw_sched_heap_init(&sched->active, PIECE(uint32_t, layout.active_items, 0),
+                        PIECE(uint32_t, layout.active_where, 0), sched->config.tenants,
+                        tenant_before, sched);
     spw_sched_wait_init(sched);
     init_replicas(sched, base, &layout);
     sched->scratch = base + layout.scratch;

@@ -130,16 +130,18 @@ static void place(struct spw_sched *sched, uint32_t request, const struct spw_sc
     spw_sched_mark_ready(sched, route->replica);
 }
 
-/* How often somebody who had to wait gets a place: for predictions. */
+/* How often somebody who had to wait gets a place: the mean over some of the latest. */
 static void note_placement(struct spw_sched *sched, bool waited)
 {
-    const uint64_t gap_ns = sched->now_ns - sched->placed_ns;
-    if (waited && sched->placed_ns > 0 && sched->totals.waiting > 0) {
-        const uint64_t mean = sched->place_interval_ns;
-        sched->place_interval_ns = mean == 0 ? gap_ns + 1 : mean - mean / 16 + gap_ns / 16;
+    if (!waited)
+        return;
+    if (sched->placed_ns > 0)
+        sched->placed_sum_ns += sched->now_ns - sched->placed_ns;
+    sched->placed_ns = sched->now_ns;
+    if (++sched->placed_count > 64) {
+        sched->placed_count /= 2;
+        sched->placed_sum_ns /= 2;
     }
-    if (waited)
-        sched->placed_ns = sched->now_ns;
 }
 
 static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reserved)
@@ -189,9 +191,10 @@ static bool reclaim_on(struct spw_sched *sched, uint32_t request, uint32_t index
             break;
         if (other->place == SPW_SCHED_PLACE_STOPPED || other->priority < job->priority)
             continue;
-        if (tenant_share ? other->tenant == job->tenant ||
-                               !spw_sched_wait_above_share(sched, other->tenant, 0)
-                         : other->priority != SPW_SCHED_BATCH)
+        if (tenant_share
+                ? sched->tenants[other->tenant].served <= sched->tenants[job->tenant].served ||
+                      !spw_sched_wait_above_share(sched, other->tenant, -1)
+                : other->priority != SPW_SCHED_BATCH)
             continue;
         left = spw_sched_job_preempt(sched, i) || left;
         any = true;
@@ -207,15 +210,18 @@ static bool reclaim_on(struct spw_sched *sched, uint32_t request, uint32_t index
     return left;
 }
 
-/* The batch lane keeps its part of the slots. */
+/* The batch lane keeps its part of the slots while it is owed tokens. */
 static bool batch_above_share(const struct spw_sched *sched)
 {
+    if (sched->batch_owed < 1000)
+        return true;
     const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
     return sched->running_lane[1] * UINT64_C(1000) > sched->config.batch_permille * slots + 999;
 }
 
-/* Make room for an interactive request that fits nowhere. True when there may be some now. */
-static bool reclaim(struct spw_sched *sched, uint32_t request)
+/* Make room for an interactive request that fits nowhere. True when there may be some now.
+ * inout_shared: other tenants were looked at, once in a call of spw_sched_place_waiting. */
+static bool reclaim(struct spw_sched *sched, uint32_t request, bool *inout_shared)
 {
     const struct spw_sched_job *job = &sched->jobs[request];
     bool left = false;
@@ -228,8 +234,10 @@ static bool reclaim(struct spw_sched *sched, uint32_t request)
         if (sched->replicas[index].batch_running == before)
             break; /* what is on its way there is enough */
     }
-    if (left || sched->config.tenants == 1 || spw_sched_wait_above_share(sched, job->tenant, 1))
+    if (left || *inout_shared || sched->config.tenants == 1 ||
+        spw_sched_wait_above_share(sched, job->tenant, 1))
         return left;
+    *inout_shared = true;
     for (uint32_t i = 0; i < LOOKED_MAX && i < sched->config.replicas && !left &&
                          sched->reclaiming < sched->waiting_lane[0];
          i++) {
@@ -267,9 +275,12 @@ static void place_owed(struct spw_sched *sched)
 void spw_sched_place_waiting(struct spw_sched *sched)
 {
     uint32_t skipped[SKIPPED_MAX], skipped_count = 0;
+    bool shared = false;
     spw_sched_wait_expire(sched);
-    if (sched->totals.waiting == 0)
+    if (sched->totals.waiting == 0) {
+        sched->placed_ns = 0; /* who comes now did not have to wait for a place */
         return;
+    }
     place_owed(sched);
     for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) {
         if (lane == 1 && sched->waiting_lane[0] > 0)
@@ -287,11 +298,13 @@ void spw_sched_place_waiting(struct spw_sched *sched)
                 spw_sched_heap_remove(&sched->lanes[lane], sched->jobs[request].tenant);
                 continue;
             }
-            if (lane == 0 && reclaim(sched, request))
+            /* Room that was made for a request is its own: the next in order may be another. */
+            if (lane == 0 && reclaim(sched, request, &shared) &&
+                try_place(sched, request, &reserved))
                 continue;
             break;
         }
         while (skipped_count > 0)
-            spw_sched_heap_update(&sched->lanes[lane], skipped[--skipped_count]);
+            spw_sched_wait_resume(sched, lane, skipped[--skipped_count]);
     }
 }

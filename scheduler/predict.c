@@ -3,6 +3,8 @@
 
 #include "scheduler/sched_int.h"
 
+#define PLACED_MIN 8u /* placements before their mean says something */
+
 enum spw_sched_answer spw_sched_admit(const struct spw_sched *sched,
                                       const struct spw_sched_request *request)
 {
@@ -46,18 +48,33 @@ static uint64_t places_before(const struct spw_sched *sched,
     return before < all ? before : all;
 }
 
-/* Time until one more place is free, when nothing was measured: the requests that run are half way
- * through, one after the other. */
-static uint64_t guess_interval_ns(const struct spw_sched *sched,
+/* Mean time from one place that becomes free to the next. Not measured: those that run take a step
+ * for each of their tokens, and as many places as there are runners become free in that time. */
+static uint64_t place_interval_ns(const struct spw_sched *sched,
                                   const struct spw_sched_request *request)
 {
     const struct spw_sched_cost *cost = &sched->config.cost;
+    if (sched->placed_count >= PLACED_MIN)
+        return sched->placed_sum_ns / sched->placed_count;
     const uint64_t running = sched->totals.running > 0 ? sched->totals.running : 1;
     const uint64_t a_replica = running / sched->replicas_up + 1;
     const uint64_t step_ns =
         cost->fixed_ns +
         a_replica * (cost->row_ps + request->prompt_tokens * cost->decode_context_ps) / 1000;
-    return step_ns * request->output_tokens_max / 2 / running;
+    return step_ns * request->output_tokens_max / running;
+}
+
+/* Longest prefix known anywhere, in tokens. */
+static uint32_t cached_tokens(const struct spw_sched *sched,
+                              const struct spw_sched_request *request)
+{
+    const uint32_t full = (request->prompt_tokens - 1) / sched->config.block_tokens;
+    const uint32_t count = request->hash_count < full ? request->hash_count : full;
+    uint32_t node;
+    if (!sched->config.prefix || count == 0)
+        return 0;
+    return spw_sched_index_match_any(&sched->index, request->hashes, count, &node) *
+           sched->config.block_tokens;
 }
 
 void spw_sched_predict(const struct spw_sched *sched, uint64_t now_ns,
@@ -80,40 +97,33 @@ void spw_sched_predict(const struct spw_sched *sched, uint64_t now_ns,
         .tenant = request->tenant,
         .priority = request->priority,
     };
-    const uint64_t own_ps = spw_sched_cost_prefill_ps(&sched->config.cost, 0, job.prompt_tokens);
+    const uint64_t left_ns = request->deadline_ns > now_ns ? request->deadline_ns - now_ns : 0;
+    const bool known = spw_sched_cost_known(&sched->config.cost);
+    uint64_t least_ns; /* what the start is not before, as far as can be told */
     struct spw_sched_route route;
     spw_sched_route(sched, &job, &route);
-    const uint32_t lane = spw_sched_lane(request->priority);
-    const uint32_t ahead = sched->waiting_lane[0] + (lane == 1 ? sched->waiting_lane[1] : 0);
-    uint64_t wait_ns = 0;
+    const uint32_t ahead = sched->waiting_lane[0] +
+                           (request->priority == SPW_SCHED_BATCH ? sched->waiting_lane[1] : 0);
+    const uint64_t interval_ns = place_interval_ns(sched, request);
     if (route.replica != SPW_SCHED_NONE && ahead == 0) {
         out.cached_tokens = route.blocks * sched->config.block_tokens;
-        if (spw_sched_cost_known(&sched->config.cost))
-            out.first_token_ns = route.first_ns;
-        const uint64_t rest_ps = spw_sched_cost_prefill_ps(&sched->config.cost, out.cached_tokens,
-                                                           job.prompt_tokens - out.cached_tokens);
-        out.start_ns =
-            out.first_token_ns > rest_ps / 1000 ? out.first_token_ns - rest_ps / 1000 : 0;
+        out.start_ns = known ? route.start_ns : 0;
+        out.first_token_ns = known ? route.first_ns : 0;
+        least_ns = out.start_ns;
     } else {
-        const uint64_t interval_ns = sched->place_interval_ns > 0
-                                         ? sched->place_interval_ns
-                                         : guess_interval_ns(sched, request);
-        wait_ns = interval_ns * places_before(sched, request);
-        out.start_ns = wait_ns;
-        out.first_token_ns = wait_ns + sched->config.cost.fixed_ns + own_ps / 1000;
-        if (out.answer == SPW_SCHED_QUEUE_FULL || out.answer == SPW_SCHED_TENANT_FULL)
-            out.retry_ns = interval_ns + 1;
+        out.cached_tokens = cached_tokens(sched, request);
+        const uint64_t own_ps = spw_sched_cost_prefill_ps(&sched->config.cost, out.cached_tokens,
+                                                          job.prompt_tokens - out.cached_tokens);
+        out.start_ns = interval_ns * places_before(sched, request);
+        out.first_token_ns = out.start_ns + sched->config.cost.fixed_ns + own_ps / 1000;
+        /* A guess may be wrong by some: only what is late even so is refused. */
+        least_ns = sched->placed_count >= PLACED_MIN ? out.start_ns : out.start_ns / 4;
     }
-    /* Nothing is refused on a guess: only what was measured says that it is too late. */
-    if (out.answer == SPW_SCHED_ACCEPTED && request->deadline_ns != 0 &&
-        spw_sched_cost_known(&sched->config.cost) &&
-        (wait_ns == 0 || sched->place_interval_ns > 0) &&
-        out.start_ns > (request->deadline_ns > now_ns ? request->deadline_ns - now_ns : 0)) {
-        const uint64_t left_ns = request->deadline_ns > now_ns ? request->deadline_ns - now_ns : 0;
+    if (out.answer == SPW_SCHED_QUEUE_FULL || out.answer == SPW_SCHED_TENANT_FULL) {
+        out.retry_ns = interval_ns + 1;
+    } else if (request->deadline_ns != 0 && known && least_ns > left_ns) {
         out.answer = SPW_SCHED_TOO_LATE;
         out.retry_ns = out.start_ns - left_ns;
     }
-    if (out.answer == SPW_SCHED_TENANT_FULL || out.answer == SPW_SCHED_QUEUE_FULL)
-        out.retry_ns = out.retry_ns > 0 ? out.retry_ns : 1;
     *out_prediction = out;
 }

@@ -56,21 +56,24 @@ static void weigh_loads(const struct spw_sched *sched, const struct spw_sched_kv
         shorten(kv, route, route->loads - ids);
 }
 
-static uint64_t first_token_ns(const struct spw_sched *sched, const struct spw_sched_job *job,
-                               const struct spw_sched_replica *replica,
-                               const struct spw_sched_route *route)
+/* What waits there is computed first, beside rows of those that decode; then its own prompt. */
+static void predict_times(const struct spw_sched *sched, const struct spw_sched_job *job,
+                          const struct spw_sched_replica *replica, struct spw_sched_route *route)
 {
     const struct spw_sched_cost *cost =
         spw_sched_cost_known(&sched->config.cost) ? &sched->config.cost : &plain;
     const uint64_t known = (uint64_t)job->prompt_tokens + job->emitted;
     const uint64_t cached = (uint64_t)route->blocks * sched->config.block_tokens;
-    const uint64_t rows = replica->pending_rows + known - cached;
-    const uint64_t steps =
-        (rows + sched->config.step_tokens_max - 1) / sched->config.step_tokens_max;
-    const uint64_t ps = (replica->pending_rows + steps * replica->decoding) * cost->row_ps +
-                        spw_sched_cost_prefill_ps(cost, cached, known - cached);
-    return steps * cost->fixed_ns + ps / 1000 +
-           route->loads * (cost->host_block_ns + cost->disk_block_ns / 2);
+    const uint64_t most = sched->config.step_tokens_max;
+    const uint64_t before = (replica->pending_rows + most - 1) / most; /* steps */
+    const uint64_t in_all = (replica->pending_rows + known - cached + most - 1) / most;
+    const uint64_t load_ns = route->loads * (cost->host_block_ns + cost->disk_block_ns / 2);
+    const uint64_t step_ps = cost->fixed_ns * 1000 + replica->decoding * cost->row_ps;
+    route->start_ns = (before * step_ps + replica->pending_rows * cost->row_ps) / 1000 + load_ns;
+    route->first_ns = (in_all * step_ps + replica->pending_rows * cost->row_ps +
+                       spw_sched_cost_prefill_ps(cost, cached, known - cached)) /
+                          1000 +
+                      load_ns;
 }
 
 bool spw_sched_place_reserved(const struct spw_sched *sched, const struct spw_sched_job *job,
@@ -103,7 +106,7 @@ static bool try_replica(const struct spw_sched *sched, const struct spw_sched_jo
         reserve += sched->config.kv_blocks / 16;
     route.need = (int64_t)spw_sched_blocks_for(sched, known) -
                  (int64_t)(route.blocks - route.loads) + unused;
-    route.first_ns = first_token_ns(sched, job, replica, &route);
+    predict_times(sched, job, replica, &route);
     *out_route = route;
     return replica->key_available >= route.need + reserve &&
            !spw_sched_place_reserved(sched, job, replica);
@@ -114,10 +117,14 @@ static void consider(const struct spw_sched *sched, const struct spw_sched_job *
 {
     struct spw_sched_route route;
     const bool fits = try_replica(sched, job, index, &route);
-    if (fits && (best->replica == SPW_SCHED_NONE || route.first_ns < best->first_ns))
+    if (fits && (best->replica == SPW_SCHED_NONE || route.first_ns < best->first_ns)) {
         *best = route;
-    else if (!fits && best->replica == SPW_SCHED_NONE && route.need < best->need)
-        best->need = route.need;
+    } else if (!fits && best->replica == SPW_SCHED_NONE) {
+        if (route.need < best->need)
+            best->need = route.need;
+        if (route.blocks > best->blocks)
+            best->blocks = route.blocks;
+    }
 }
 
 void spw_sched_route(const struct spw_sched *sched, const struct spw_sched_job *job,

@@ -147,7 +147,8 @@ struct spw_sched {
     struct spw_sched_tenant *tenants;
     struct spw_sched_heap lanes[SPW_SCHED_LANES]; /* tenants that wait there, least served first */
     uint64_t virtual_time[SPW_SCHED_LANES];       /* `served` of who was placed last */
-    uint64_t weights_active;                      /* of tenants that wait, run or linger */
+    struct spw_sched_heap active; /* tenants that wait, run or linger, least served first */
+    uint64_t weights_active;      /* of them */
     struct spw_sched_link *tenant_links;
     struct spw_sched_queue lingering; /* tenants, the first to be forgotten first */
     uint32_t waiting_lane[SPW_SCHED_LANES];
@@ -168,8 +169,9 @@ struct spw_sched {
     uint32_t stuck_request; /* the head that found no room, and what it needs at least: */
     uint64_t stuck_seq;
     int64_t stuck_need;
-    uint64_t placed_ns;         /* when somebody that had to wait was placed last */
-    uint64_t place_interval_ns; /* moving mean between such placements, 0: not known */
+    uint64_t placed_ns;     /* when somebody that had to wait was placed last, 0: nobody waits */
+    uint64_t placed_sum_ns; /* times between such placements, and how many */
+    uint32_t placed_count;
 
     uint8_t *scratch; /* of spw_sched_check */
     struct spw_sched_totals totals;
@@ -191,14 +193,16 @@ void spw_sched_wait_add(struct spw_sched *sched, uint32_t request);
 void spw_sched_wait_remove(struct spw_sched *sched, uint32_t request);
 /* The tenant that is next in a lane and the request of it; NONE when nobody waits there. */
 uint32_t spw_sched_wait_next(struct spw_sched *sched, uint32_t lane);
+/* A tenant that was taken out of a lane's order comes back, if it still waits there. */
+void spw_sched_wait_resume(struct spw_sched *sched, uint32_t lane, uint32_t tenant);
 /* Tokens were computed for a tenant, or (negative) turned out not to be needed. */
 void spw_sched_wait_charge(struct spw_sched *sched, uint32_t tenant, int64_t prompt_tokens,
                            int64_t output_tokens);
 /* It runs, or runs no more. */
 void spw_sched_wait_running(struct spw_sched *sched, uint32_t tenant, bool add);
-/* More of the replicas' slots than its weight among the active tenants says? One more: with this
- * job. */
-bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, uint32_t more);
+/* Was it served more than another, and would it hold, with so many more, more of the slots than its
+ * weight among the active tenants says? */
+bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, int32_t more);
 /* Tenants that had nothing for long do not count any more. */
 void spw_sched_wait_expire(struct spw_sched *sched);
 void spw_sched_wait_check(const struct spw_sched *sched);
@@ -220,7 +224,8 @@ struct spw_sched_route {
     uint32_t blocks;   /* of the prefix: on the device, or worth loading */
     uint32_t matched;  /* all that the replica knows */
     uint32_t loads;    /* of `blocks` not on the device */
-    uint64_t first_ns; /* predicted time to its first token */
+    uint64_t start_ns; /* predicted time to its first row */
+    uint64_t first_ns; /* ... and to its first token */
     int64_t need; /* room for what it would have to take: with less there is no use to ask again */
 };
 void spw_sched_route(const struct spw_sched *sched, const struct spw_sched_job *job,

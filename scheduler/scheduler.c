@@ -16,7 +16,7 @@ static struct spw_sched_job *live_job(struct spw_sched *sched, uint32_t request)
 static void move_blocks(struct spw_sched *sched, uint32_t replica)
 {
     struct spw_sched_replica *state = &sched->replicas[replica];
-    spw_sched_tiers_balance(&state->kv, state->running.count > 0);
+    spw_sched_tiers_balance(&state->kv);
     spw_sched_mark_moving(sched, replica);
 }
 
@@ -188,7 +188,8 @@ static void count_batch(struct spw_sched *sched, const struct spw_sched_job *job
     if (spw_sched_lane(job->priority) == 1) {
         const uint64_t paid = entry->decode ? UINT64_C(1000) : 0; /* a prompt when it is placed */
         sched->batch_owed -= paid < sched->batch_owed ? paid : sched->batch_owed;
-    } else if (sched->waiting_lane[1] + sched->running_lane[1] > 0) {
+    }
+    if (sched->waiting_lane[1] + sched->running_lane[1] > 0) {
         const uint64_t most = UINT64_C(2000) * sched->config.step_tokens_max;
         sched->batch_owed += (uint64_t)entry->rows * sched->config.batch_permille;
         if (sched->batch_owed > most)

@@ -212,7 +212,8 @@ struct spw_sched_replica_totals {
 struct spw_sched_tenant_totals {
     uint32_t weight;
     uint32_t waiting, running;
-    uint64_t prompt_tokens, output_tokens; /* computed for it; cached ones are free */
+    uint64_t prompt_tokens, output_tokens; /* computed for it; cached ones are free, and so is what
+                                              is computed again after it was sent back */
     uint64_t served; /* weighted tokens / weight, in 1/1024: the lowest that waits is next */
 };
 
@@ -298,9 +299,10 @@ bool spw_sched_poll(struct spw_sched *sched, struct spw_sched_verdict *out_verdi
  * replica may run in any order and beside its steps. */
 bool spw_sched_transfer_next(struct spw_sched *sched, struct spw_sched_transfer *out_transfer);
 
-/* All ranks of the replica have done it, or one could not (`ok` false: the source is damaged or the
- * target cannot be written): then the block is forgotten where it came from, and computed again
- * when it is asked for. Transfers of a lost replica are void: their ends are not told. */
+/* All ranks of the replica have done it, or one could not. A load that failed (ok false: the copy
+ * is damaged) forgets the block and all that follows it, and it is computed again when it is asked
+ * for; a copy outwards that failed is not there, and its source stays. Transfers of a lost replica
+ * are void: their ends are not told. */
 void spw_sched_transfer_done(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
                              uint32_t id, bool ok);
 

@@ -58,10 +58,12 @@ static bool is_busy(const struct spw_sched_tenant *tenant)
 static void became_busy(struct spw_sched *sched, uint32_t index)
 {
     struct spw_sched_tenant *tenant = &sched->tenants[index];
-    if (tenant->lingers)
+    if (tenant->lingers) {
         spw_sched_queue_remove(&sched->lingering, sched->tenant_links, index);
-    else
+    } else {
         sched->weights_active += tenant->weight;
+        spw_sched_heap_update(&sched->active, index);
+    }
     tenant->lingers = false;
 }
 
@@ -82,6 +84,7 @@ void spw_sched_wait_expire(struct spw_sched *sched)
         spw_sched_queue_remove(&sched->lingering, sched->tenant_links, index);
         sched->tenants[index].lingers = false;
         sched->weights_active -= sched->tenants[index].weight;
+        spw_sched_heap_remove(&sched->active, index);
     }
 }
 
@@ -114,6 +117,7 @@ void spw_sched_wait_add(struct spw_sched *sched, uint32_t request)
         /* No credit is saved up. What was sent back had its turn already. */
         if (!job->ran && tenant->served < sched->virtual_time[lane])
             tenant->served = sched->virtual_time[lane];
+        spw_sched_heap_update(&sched->active, job->tenant);
         spw_sched_heap_update(&sched->lanes[lane], job->tenant);
         if (waits_in(tenant, 1 - lane))
             spw_sched_heap_update(&sched->lanes[1 - lane], job->tenant);
@@ -177,6 +181,12 @@ uint32_t spw_sched_wait_next(struct spw_sched *sched, uint32_t lane)
                      : first_of(sched, &tenant->queue[SPW_SCHED_BATCH]);
 }
 
+void spw_sched_wait_resume(struct spw_sched *sched, uint32_t lane, uint32_t tenant)
+{
+    if (waits_in(&sched->tenants[tenant], lane))
+        spw_sched_heap_update(&sched->lanes[lane], tenant);
+}
+
 void spw_sched_wait_charge(struct spw_sched *sched, uint32_t index, int64_t prompt_tokens,
                            int64_t output_tokens)
 {
@@ -190,17 +200,22 @@ void spw_sched_wait_charge(struct spw_sched *sched, uint32_t index, int64_t prom
     tenant->served +=
         units < 0 && tenant->served < (uint64_t)-units ? 0u - tenant->served : (uint64_t)units;
     tenant->raw += (uint64_t)units;
+    spw_sched_heap_update(&sched->active, index);
     for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) {
         if (waits_in(tenant, lane))
             spw_sched_heap_update(&sched->lanes[lane], index);
     }
 }
 
-bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t index, uint32_t more)
+bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t index, int32_t more)
 {
     const struct spw_sched_tenant *tenant = &sched->tenants[index];
     const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
-    return (uint64_t)(tenant->running + more) * sched->weights_active > tenant->weight * slots;
+    const uint32_t least = spw_sched_heap_top(&sched->active);
+    if (least == SPW_SCHED_NONE || sched->tenants[least].served >= tenant->served)
+        return false;
+    const int64_t running = (int64_t)tenant->running + more;
+    return running > 0 && (uint64_t)running * sched->weights_active > tenant->weight * slots;
 }
 
 void spw_sched_wait_check(const struct spw_sched *sched)
@@ -222,11 +237,13 @@ void spw_sched_wait_check(const struct spw_sched *sched)
         running += tenant->running;
         weights += is_busy(tenant) || tenant->lingers ? tenant->weight : 0;
         assert(!tenant->lingers || !is_busy(tenant));
+        assert((sched->active.where[i] != SPW_SCHED_NONE) == (is_busy(tenant) || tenant->lingers));
     }
     assert(waiting == sched->totals.waiting && running == sched->totals.running);
     assert(lanes[0] == sched->waiting_lane[0] && lanes[1] == sched->waiting_lane[1]);
     assert(weights == sched->weights_active);
     spw_sched_queue_check(&sched->lingering, sched->tenant_links);
+    spw_sched_heap_check(&sched->active);
     spw_sched_heap_check(&sched->lanes[0]);
     spw_sched_heap_check(&sched->lanes[1]);
 }
