@@ -20,6 +20,7 @@
 
 #define SIM_DOORS_MAX   2u
 #define SIM_CLIENTS_MAX 1024u
+#define SIM_TENANTS_MAX 6u
 #define SIM_FAULTS_MAX  8u
 #define SIM_VOCAB       276u
 #define SIM_EOS         275
@@ -53,6 +54,8 @@ struct sim_knobs {
     uint32_t host_blocks, disk_blocks;
     bool disk_found; /* the disks hold blocks of an earlier run */
     uint32_t tenants;
+    bool one_floods;   /* most requests are the default tenant's */
+    bool sizes_differ; /* every other tenant asks little at a time */
     uint32_t doors;
 
     uint64_t fixed_ns, row_ns, context_ps; /* what a step costs */
@@ -305,10 +308,22 @@ void sim_check_turn(struct sim *sim);
 void sim_check_end(struct sim *sim, struct sim_client *client);
 void sim_check_closing(struct sim *sim);
 
+/* Two tenants that both wait since some turn. */
+struct sim_window {
+    bool open, counted;
+    double base, from;
+};
+
+void sim_check_shares(struct sim *sim, const struct spw_sched_totals *now);
+
 struct sim_check {
     struct spw_sched_totals totals; /* after the last turn */
     uint32_t replicas_lost;
     bool none_up; /* there was a moment when the last one that served was lost */
+    struct sim_window windows[SIM_TENANTS_MAX][SIM_TENANTS_MAX];
+    uint64_t rows, batch_rows; /* planned */
+    bool batch_open, batch_counted;
+    uint64_t rows_from, batch_from;
     bool turn_checked;
     uint32_t turns_at_once;
     uint64_t full_ns;

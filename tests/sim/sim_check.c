@@ -114,6 +114,8 @@ static void check_seq(struct sim *sim, const struct spw_plan *plan, uint32_t i)
     }
     client->planned_end = end;
     client->in_flight++;
+    sim->check.rows += seq->rows;
+    sim->check.batch_rows += client->priority == SPW_SCHED_BATCH ? seq->rows : 0;
     sim_note(sim, "    client %llu slot=%llu position=%llu rows=%llu blocks=%llu flags=%llu",
              client->index, seq->slot, seq->position, seq->rows, seq->block_count,
              (uint64_t)(seq->open | seq->sample << 1 | seq->feedback << 2));
@@ -253,6 +255,7 @@ void sim_check_turn(struct sim *sim)
         sim->check.full_ns = sim->now_ns;
     if (lost == sim->check.replicas_lost)
         sim->probes->seen[SIM_PROBE_PREEMPTED] += now.preempted - before->preempted;
+    sim_check_shares(sim, &now);
     sim->probes->seen[SIM_PROBE_EVICTED] += now.evicted_blocks - before->evicted_blocks;
     sim->probes->seen[SIM_PROBE_SWAPPED] += now.swapped - before->swapped;
     sim->probes->seen[SIM_PROBE_TRANSFER_FAILED] += now.transfers_failed - before->transfers_failed;

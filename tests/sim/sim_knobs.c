@@ -93,6 +93,8 @@ static void draw_policy(struct sim_random *random, struct sim_knobs *knobs)
     config->patience_ms = sim_chance(random, 500) ? 10000 : sim_between(random, 1, 500);
     config->batch_share_percent = sim_chance(random, 300) ? 0 : sim_between(random, 1, 100);
     knobs->tenants = sim_chance(random, 400) ? 1 : sim_between(random, 2, 5);
+    knobs->one_floods = sim_chance(random, 300);
+    knobs->sizes_differ = sim_chance(random, 300);
     spw_buffer_init(&text, sizeof(config->tenants));
     for (uint32_t i = 1; i < knobs->tenants; i++) {
         spw_buffer_format(&text, "%st%u=%u", i > 1 ? "," : "", i, sim_between(random, 1, 5));

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define HANG_SECONDS 60
+
 static char again[256]; /* what to say when a run aborts */
 static size_t again_bytes;
 
@@ -17,6 +19,16 @@ static void on_abort(int signal)
     (void)signal;
     ssize_t ignored = write(STDERR_FILENO, again, again_bytes);
     (void)ignored;
+}
+
+/* Time stands still in a loop that never ends: nobody else would notice. */
+static void on_alarm(int signal)
+{
+    static const char words[] = "sim: CHECK hang: a seed takes a minute of real time\n";
+    (void)signal;
+    ssize_t ignored = write(STDERR_FILENO, words, sizeof(words) - 1);
+    (void)ignored;
+    abort();
 }
 
 static uint64_t parse(const char *text)
@@ -53,6 +65,7 @@ int main(int argc, char **argv)
     else if (!spw_log_file("/dev/null"))
         return 1;
     signal(SIGABRT, on_abort);
+    signal(SIGALRM, on_alarm);
 
     struct sim_model model;
     struct sim_probes probes = {{0}};
@@ -64,6 +77,7 @@ int main(int argc, char **argv)
                                        "sim: seed %" PRIu64 " failed; again: %.180s %" PRIu64
                                        " 1 --verbose\n",
                                        seed, argv[0], seed);
+        alarm(HANG_SECONDS);
         struct sim_result one = sim_run(seed, verbose, &model, &probes);
         all.hash = (all.hash ^ one.hash) * 0x9e3779b97f4a7c15ull;
         all.clients += one.clients;

@@ -66,6 +66,8 @@
     X(TRANSFER_FAILED, 1, "a transfer failed")                                                     \
     X(TRANSFER_VOID, 1, "a transfer was in flight when its replica was lost")                      \
     X(BATCH_PREEMPTED, 1, "the batch lane gave way")                                               \
+    X(SHARED_LONG, 1, "two tenants waited long enough for their shares to tell")                   \
+    X(BATCH_LONG, 1, "both lanes waited long enough for the batch lane's part to tell")            \
     X(TENANT_FULL, 1, "a tenant's share of the queue was full")                                    \
     X(TOO_LATE, 1, "a deadline was predicted to pass")
 

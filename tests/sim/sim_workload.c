@@ -4,6 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void draw_tenant(struct sim *sim, struct sim_client *client, struct sim_random *random)
+{
+    const struct sim_knobs *knobs = &sim->knobs;
+    client->tenant = sim_below(random, knobs->tenants);
+    if (knobs->one_floods && sim_chance(random, 700))
+        client->tenant = 0;
+    if (!knobs->sizes_differ || client->tenant % 2 == 0)
+        return;
+    client->prompt_tokens = 1 + client->prompt_tokens / 4;
+    client->output_max = 1 + client->output_max / 4;
+}
+
 static void draw_prompt(struct sim *sim, struct sim_client *client, struct sim_random *random)
 {
     const struct sim_knobs *knobs = &sim->knobs;
@@ -27,7 +39,6 @@ static void draw_manners(struct sim *sim, struct sim_client *client, struct sim_
     const struct sim_knobs *knobs = &sim->knobs;
     uint64_t answer_ns = (knobs->fixed_ns + knobs->config.slots * knobs->row_ns) *
                          (client->output_max + client->prompt_tokens / 16 + 2);
-    client->tenant = sim_below(random, knobs->tenants);
     client->door = sim_below(random, knobs->doors);
     client->raw = sim_chance(random, 200);
     client->text = !client->raw && sim_chance(random, 100);
@@ -100,6 +111,7 @@ void sim_workload_draw(struct sim *sim)
             client->prompt_tokens + client->output_max > knobs->context_tokens)
             client->output_max =
                 SPW_MAX((int)knobs->context_tokens - (int)client->prompt_tokens, 1);
+        draw_tenant(sim, client, &random);
         draw_manners(sim, client, &random);
         if (sim_chance(&random, knobs->follow_permille))
             client->turns_left = sim_between(&random, 1, 4);
