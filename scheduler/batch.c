@@ -445,7 +445,7 @@ bool spw_sched_batch_form(struct spw_sched *sched, uint32_t index, struct spw_pl
     while (out_plan->seq_count == 0 && batch.preempted);
     if (out_plan->seq_count == 0) {
         assert(replica->steps_in_flight > 0 || replica->running.count == replica->loading.count ||
-               replica->kv.transfers_used > 0);
+               spw_sched_kv_moving(&replica->kv));
         return false;
     }
     out_plan->predicted_ns = batch.ps / 1000;

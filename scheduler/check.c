@@ -196,8 +196,9 @@ static void check_replica(const struct spw_sched *sched, uint32_t index, struct 
     assert(replica->running.count == replica->loading.count || replica->steps_in_flight > 0 ||
            replica->kv.transfers_used > 0 || sched->ready_links[index].next != SPW_SCHED_UNLINKED);
     assert(replica->kv.unstarted.count == 0 ||
+           replica->kv.transfers_used == replica->kv.transfers_max ||
            sched->moving_links[index].next != SPW_SCHED_UNLINKED);
-    assert(replica->loading.count == 0 || replica->kv.transfers_used > 0);
+    assert(replica->loading.count == 0 || spw_sched_kv_moving(&replica->kv));
     sums->running += replica->running.count;
     sums->reclaiming += replica->reclaiming;
 }
@@ -240,7 +241,7 @@ void spw_sched_check(const struct spw_sched *sched)
     bool takes = false, moves = false;
     for (uint32_t i = 0; i < config->replicas; i++) {
         takes = takes || (sched->replicas[i].up && !sched->replicas[i].draining);
-        moves = moves || sched->replicas[i].kv.transfers_used > 0;
+        moves = moves || spw_sched_kv_moving(&sched->replicas[i].kv);
     }
     assert(waiting == 0 || sums.running > 0 || !takes || moves);
 }

@@ -45,7 +45,8 @@ static void fill_places(struct spw_sched_kv *kv)
         kv->free_ids[i] = kv->transfers_max - 1 - i;
     }
     spw_sched_queue_init(&kv->unstarted);
-    spw_sched_links_init(kv->transfer_links, kv->transfers_max);
+    if (kv->counts[SPW_SCHED_HOST] > 0)
+        spw_sched_links_init(kv->transfer_links, kv->node_count);
     kv->copy_head = 0;
     kv->copy_count = 0;
     for (uint32_t i = 0; i < kv->counts[SPW_SCHED_DISK]; i++) /* for spw_sched_tiers_found */
@@ -205,6 +206,7 @@ static void forget_one(struct spw_sched_kv *kv, uint32_t id)
         node->leaving = true;
         kv->leaving++;
     }
+    spw_sched_tiers_withdraw(kv, id);
     node->doomed = true;
     if (node->transfers == 0)
         spw_sched_kv_bury(kv, id);
@@ -472,7 +474,8 @@ void spw_sched_kv_check(const struct spw_sched_kv *kv, uint8_t *marks)
     assert(used == kv->used && cached == kv->cached && leaving == kv->leaving);
     assert(used + cached + leaving + kv->free_counts[SPW_SCHED_DEVICE] ==
            kv->counts[SPW_SCHED_DEVICE]);
-    assert(transfers == kv->transfers_used && kv->transfers_used <= kv->transfers_max);
+    assert(transfers == kv->transfers_used + kv->unstarted.count);
+    assert(kv->transfers_used <= kv->transfers_max);
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
         check_places(kv, tier, marks);
         spw_sched_heap_check(&kv->victims[tier]);

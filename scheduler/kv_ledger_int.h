@@ -43,7 +43,8 @@ struct spw_sched_node {
     uint64_t touched_ns;             /* when it was used last */
     uint8_t hits;                    /* times it was found by a request */
     uint8_t left;                    /* times a request left the chain here for another way */
-    uint8_t transfers;               /* that read or write it */
+    uint8_t transfers;               /* that read or write it, started or not */
+    uint8_t from, to;                /* of the one that has not started, when it is in the queue */
     bool live;                       /* not free */
     bool indexed;
     bool filled;  /* all its positions are computed or planned */
@@ -71,7 +72,6 @@ struct spw_sched_index {
 struct spw_sched_kv_transfer {
     uint32_t node; /* SPW_SCHED_NONE: the id is free */
     uint8_t from, to;
-    bool started; /* given out by spw_sched_transfer_next */
 };
 
 struct spw_sched_kv {
@@ -95,11 +95,11 @@ struct spw_sched_kv {
     const struct spw_sched_cost *cost;
     uint64_t evicted; /* nodes dropped for room */
 
-    struct spw_sched_kv_transfer *transfers; /* [transfers_max] */
+    struct spw_sched_kv_transfer *transfers; /* [transfers_max], started ones by id */
     uint32_t transfers_max, transfers_used;
     uint32_t *free_ids;                    /* stack */
-    struct spw_sched_queue unstarted;      /* ids, linked by transfer_links */
-    struct spw_sched_link *transfer_links; /* [transfers_max] */
+    struct spw_sched_queue unstarted;      /* nodes, linked by transfer_links */
+    struct spw_sched_link *transfer_links; /* [node_count] */
     uint32_t *copies; /* ring [node_count]: nodes to be copied outwards when there is time */
     uint32_t copy_head, copy_count;
 };
@@ -127,6 +127,12 @@ void spw_sched_kv_clear(struct spw_sched_kv *kv);
 static inline uint32_t spw_sched_kv_room(const struct spw_sched_kv *kv)
 {
     return kv->free_counts[SPW_SCHED_DEVICE] + kv->cached;
+}
+
+/* Transfers are under way or will be. */
+static inline bool spw_sched_kv_moving(const struct spw_sched_kv *kv)
+{
+    return kv->transfers_used + kv->unstarted.count > 0;
 }
 
 /* Set device blocks free until `want` are or will be, giving up what is cached. Returns how many
@@ -223,6 +229,9 @@ void spw_sched_tiers_want_copy(struct spw_sched_kv *kv, uint32_t node);
 /* A cached node of the device, with no copy, begins to leave for the host. False: that does not
  * pay, or there is no room for it. */
 bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t node);
+
+/* Its transfer that has not started is not made. */
+void spw_sched_tiers_withdraw(struct spw_sched_kv *kv, uint32_t node);
 
 /* Start the copies that are waited for by nobody, while transfers are to spare. */
 void spw_sched_tiers_balance(struct spw_sched_kv *kv);

@@ -12,23 +12,36 @@
 #include "scheduler/kv_ledger_int.h"
 #include "scheduler/sched_int.h"
 
-static uint32_t begin(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier from,
-                      enum spw_sched_tier to, uint32_t before)
+/* Queue a copy, before another node's (SPW_SCHED_NONE: at the end). */
+static void begin(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier from,
+                  enum spw_sched_tier to, uint32_t before)
 {
-    assert(kv->transfers_used < kv->transfers_max);
-    const uint32_t transfer = kv->free_ids[kv->transfers_max - 1 - kv->transfers_used++];
-    kv->transfers[transfer] =
-        (struct spw_sched_kv_transfer){.node = id, .from = (uint8_t)from, .to = (uint8_t)to};
-    kv->nodes[id].transfers++;
-    spw_sched_queue_insert(&kv->unstarted, kv->transfer_links, transfer, before);
+    struct spw_sched_node *node = &kv->nodes[id];
+    node->from = (uint8_t)from;
+    node->to = (uint8_t)to;
+    node->transfers++;
+    spw_sched_queue_insert(&kv->unstarted, kv->transfer_links, id, before);
     spw_sched_kv_settle(kv, id);
-    return transfer;
+}
+
+void spw_sched_tiers_withdraw(struct spw_sched_kv *kv, uint32_t id)
+{
+    struct spw_sched_node *node = &kv->nodes[id];
+    if (kv->counts[SPW_SCHED_HOST] == 0 || kv->transfer_links[id].next == SPW_SCHED_UNLINKED)
+        return;
+    assert(node->transfers > 0);
+    spw_sched_queue_remove(&kv->unstarted, kv->transfer_links, id);
+    node->transfers--;
+    if (node->to == SPW_SCHED_DEVICE)
+        node->loading = false;
+    else
+        spw_sched_kv_place_drop(kv, id, (enum spw_sched_tier)node->to);
 }
 
 /* Copies outwards leave half of the transfers to those that somebody waits for. */
 static bool may_copy_out(const struct spw_sched_kv *kv)
 {
-    return kv->transfers_used < (kv->transfers_max + 1) / 2;
+    return kv->transfers_used + kv->unstarted.count < (kv->transfers_max + 1) / 2;
 }
 
 /* A slot of the host or disk tier for a node worth `key`: free, or of what is worth less there.
@@ -94,8 +107,8 @@ static void leave(struct spw_sched_kv *kv, uint32_t id)
 
 bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t id)
 {
-    if (kv->counts[SPW_SCHED_HOST] == 0 || kv->transfers_used == kv->transfers_max ||
-        !copy_pays(kv, kv->nodes[id].index) || !copy_to(kv, id, SPW_SCHED_HOST, false))
+    if (kv->counts[SPW_SCHED_HOST] == 0 || !copy_pays(kv, kv->nodes[id].index) ||
+        !copy_to(kv, id, SPW_SCHED_HOST, false))
         return false;
     leave(kv, id);
     return true;
@@ -155,7 +168,7 @@ uint32_t spw_sched_tiers_swap_out(struct spw_sched_kv *kv, uint32_t tail)
         if (node->leaving || node->loading)
             continue;
         if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE &&
-            (kv->transfers_used == kv->transfers_max || !copy_to(kv, id, SPW_SCHED_HOST, false)))
+            !copy_to(kv, id, SPW_SCHED_HOST, false))
             break;
         leave(kv, id);
         moved++;
@@ -172,11 +185,15 @@ void spw_sched_tiers_load(struct spw_sched_kv *kv, uint32_t tail)
         if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
             break;
         const enum spw_sched_tier level = spw_sched_kv_level(node);
+        if (before == id)
+            before = kv->transfer_links[id].next;
+        spw_sched_tiers_withdraw(kv, id);
         node->place[SPW_SCHED_DEVICE] = spw_sched_kv_place_take(kv, SPW_SCHED_DEVICE);
         assert(node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE);
         node->loading = true;
         kv->used++;
-        before = begin(kv, id, level, SPW_SCHED_DEVICE, before);
+        begin(kv, id, level, SPW_SCHED_DEVICE, before);
+        before = id;
         spw_sched_kv_level_changed(kv, id, level);
     }
 }
@@ -200,7 +217,7 @@ static void end_copy(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier t
 
 uint32_t spw_sched_tiers_done(struct spw_sched_kv *kv, uint32_t transfer, bool ok, bool *out_failed)
 {
-    assert(transfer < kv->transfers_max && kv->transfers[transfer].started);
+    assert(transfer < kv->transfers_max && kv->transfers[transfer].node != SPW_SCHED_NONE);
     const struct spw_sched_kv_transfer ended = kv->transfers[transfer];
     const uint32_t id = ended.node;
     struct spw_sched_node *node = &kv->nodes[id];
@@ -258,19 +275,22 @@ bool spw_sched_tiers_found(struct spw_sched_kv *kv, uint32_t disk_block, struct 
 
 bool spw_sched_tiers_next(struct spw_sched_kv *kv, struct spw_sched_transfer *out_transfer)
 {
+    if (kv->transfers_used == kv->transfers_max)
+        return false;
     const uint32_t id = spw_sched_queue_pop(&kv->unstarted, kv->transfer_links);
     if (id == SPW_SCHED_NONE)
         return false;
-    struct spw_sched_kv_transfer *transfer = &kv->transfers[id];
-    const struct spw_sched_node *node = &kv->nodes[transfer->node];
-    transfer->started = true;
+    const struct spw_sched_node *node = &kv->nodes[id];
+    const uint32_t transfer = kv->free_ids[kv->transfers_max - 1 - kv->transfers_used++];
+    kv->transfers[transfer] =
+        (struct spw_sched_kv_transfer){.node = id, .from = node->from, .to = node->to};
     *out_transfer = (struct spw_sched_transfer){
         .replica = kv->replica,
-        .id = id,
-        .from = (enum spw_sched_tier)transfer->from,
-        .to = (enum spw_sched_tier)transfer->to,
-        .from_block = node->place[transfer->from],
-        .to_block = node->place[transfer->to],
+        .id = transfer,
+        .from = (enum spw_sched_tier)node->from,
+        .to = (enum spw_sched_tier)node->to,
+        .from_block = node->place[node->from],
+        .to_block = node->place[node->to],
         .hash = node->hash,
         .index = node->index,
     };

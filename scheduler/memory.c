@@ -134,10 +134,11 @@ static void lay_out(const struct spw_sched_config *config, struct layout *out)
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) /* which of them a node is */
         out->victim_where[tier] = carve(&bytes, nodes, sizeof(uint32_t));
     out->copies = carve(&bytes, config->host_blocks > 0 ? nodes : 0, sizeof(uint32_t));
+    out->transfer_links =
+        carve(&bytes, config->host_blocks > 0 ? nodes : 0, sizeof(struct spw_sched_link));
 
     /* Per replica and transfer, step in flight, sequence in flight, slot. */
     out->transfers = carve(&bytes, transfers, sizeof(struct spw_sched_kv_transfer));
-    out->transfer_links = carve(&bytes, transfers, sizeof(struct spw_sched_link));
     out->ids = carve(&bytes, transfers, sizeof(uint32_t));
     out->flights = carve(&bytes, flights, sizeof(struct spw_sched_flight));
     out->entries = carve(&bytes, flights * step_entries(config), sizeof(struct spw_sched_entry));
@@ -269,7 +270,8 @@ static void init_kv(struct spw_sched *sched, uint32_t index, unsigned char *base
     struct spw_sched_kv_memory memory = {
         .nodes = PIECE(struct spw_sched_node, layout->nodes, node),
         .transfers = PIECE(struct spw_sched_kv_transfer, layout->transfers, transfer),
-        .transfer_links = PIECE(struct spw_sched_link, layout->transfer_links, transfer),
+        .transfer_links = PIECE(struct spw_sched_link, layout->transfer_links,
+                                config->host_blocks > 0 ? node : 0),
         .free_ids = PIECE(uint32_t, layout->ids, transfer),
         .copies = PIECE(uint32_t, layout->copies, config->host_blocks > 0 ? node : 0),
     };

@@ -50,7 +50,7 @@ static void take_prefix(struct spw_sched *sched, struct spw_sched_job *job,
                         const struct spw_sched_route *route)
 {
     struct spw_sched_kv *kv = &sched->replicas[job->replica].kv;
-    uint32_t node = route->node;
+    const uint32_t node = route->node;
     job->loading = SPW_SCHED_NONE;
     if (node == SPW_SCHED_NONE)
         return;
@@ -58,19 +58,8 @@ static void take_prefix(struct spw_sched *sched, struct spw_sched_job *job,
         spw_sched_index_left(kv, node);
     spw_sched_kv_share(kv, node);
     if (route->loads > 0) {
-        if (spw_sched_kv_make_room(kv, route->loads) < route->loads) {
-            /* Room is on its way and not there yet: go without. */
-            uint32_t near = node;
-            for (uint32_t i = 0; i < route->loads; i++)
-                near = kv->nodes[near].parent;
-            if (near != SPW_SCHED_NONE)
-                spw_sched_kv_share(kv, near);
-            spw_sched_kv_release(kv, node);
-            node = near;
-        } else {
-            spw_sched_tiers_load(kv, node);
-            spw_sched_mark_moving(sched, job->replica);
-        }
+        spw_sched_tiers_load(kv, node);
+        spw_sched_mark_moving(sched, job->replica);
     }
     for (uint32_t id = node; id != SPW_SCHED_NONE; id = kv->nodes[id].parent) {
         spw_sched_index_hit(kv, id);
@@ -144,6 +133,26 @@ static void note_placement(struct spw_sched *sched, bool waited)
     }
 }
 
+/* Device blocks for what is to be loaded. False: they are on their way, and the request waits for
+ * them; when there will be none, the prefix ends where it is on the device. */
+static bool have_room_to_load(struct spw_sched *sched, struct spw_sched_route *route)
+{
+    struct spw_sched_kv *kv = &sched->replicas[route->replica].kv;
+    if (route->loads == 0)
+        return true;
+    const uint32_t node = route->node;
+    spw_sched_kv_share(kv, node); /* not its own blocks */
+    const bool have = spw_sched_kv_make_room(kv, route->loads) >= route->loads;
+    spw_sched_kv_release(kv, node);
+    spw_sched_mark_moving(sched, route->replica);
+    spw_sched_place_refresh(sched, route->replica);
+    if (have || kv->leaving > 0)
+        return have;
+    for (; route->loads > 0; route->loads--, route->blocks--)
+        route->node = kv->nodes[route->node].parent;
+    return true;
+}
+
 static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reserved)
 {
     const struct spw_sched_job *job = &sched->jobs[request];
@@ -165,6 +174,8 @@ static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reser
         sched->stuck_need = route.need;
         return false;
     }
+    if (!have_room_to_load(sched, &route))
+        return false;
     note_placement(sched, job->arrived_ns < sched->now_ns);
     place(sched, request, &route);
     return true;

@@ -51,9 +51,6 @@ static void weigh_loads(const struct spw_sched *sched, const struct spw_sched_kv
         if (disk == 0 && host > 0 && (uint64_t)host * cost->host_block_ns >= host_ps / 1000)
             shorten(kv, route, host);
     }
-    const uint32_t ids = kv->transfers_max - kv->transfers_used;
-    if (route->loads > ids)
-        shorten(kv, route, route->loads - ids);
 }
 
 /* What waits there is computed first, beside rows of those that decode; then its own prompt. */
