@@ -57,9 +57,9 @@ static uint32_t slot_for(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint
         const enum spw_sched_tier level = spw_sched_kv_level(node);
         const bool last = level == tier &&
                           (tier == SPW_SCHED_DISK || node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE);
-        if ((last || spare) && node->key > key)
+        if (last && (spare || node->key > key))
             return SPW_SCHED_NONE;
-        if (last && spare)
+        if (spare && node->key >= key) /* or copies would take turns for ever */
             return SPW_SCHED_NONE;
         if (last) {
             kv->evicted++;
@@ -153,7 +153,7 @@ void spw_sched_tiers_balance(struct spw_sched_kv *kv)
         kv->copy_count--;
         const enum spw_sched_tier tier = wanted_copy(kv, id);
         if (tier != SPW_SCHED_DEVICE && copy_pays(kv, kv->nodes[id].index))
-            copy_to(kv, id, tier, tier == SPW_SCHED_HOST);
+            copy_to(kv, id, tier, true);
     }
 }
 
@@ -209,8 +209,8 @@ static void end_copy(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier t
     } else if (node->leaving && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0) {
         spw_sched_kv_leave_device(kv, id);
     } else {
-        if (ok && node->refs == 0)
-            spw_sched_tiers_want_copy(kv, id); /* the next tier's */
+        if (ok && node->refs == 0 && tier == SPW_SCHED_HOST && kv->counts[SPW_SCHED_DISK] > 0)
+            spw_sched_tiers_want_copy(kv, id); /* on disk next */
         spw_sched_kv_settle(kv, id);
     }
 }
