@@ -168,6 +168,7 @@ struct sim_replica {
     uint64_t planned, results;  /* steps sent by the loop, results sent to it */
     uint64_t committed;         /* steps that the scheduler knows the end of */
     uint64_t stuck_until_ns;    /* of its ranks */
+    uint32_t copies;            /* of blocks, under way */
     bool doomed;                /* a fault that costs it was drawn */
     bool lost;                  /* the loop has given it up */
 };

@@ -80,6 +80,8 @@ static void check_seq(struct sim *sim, const struct spw_plan *plan, uint32_t i)
               "client %u: %u rows in a step", client->index, seq->rows);
     if (seq->open) {
         seen[SIM_PROBE_RESUMED] += client->placements > 0 && !client->back;
+        seen[SIM_PROBE_BATCH_PREEMPTED] +=
+            client->priority == SPW_SCHED_BATCH && client->placements > 0 && !client->back;
         seen[SIM_PROBE_MOVED] += client->placements > 0 && client->replica != plan->replica;
         client->placements++;
         client->planned = true;
@@ -185,6 +187,7 @@ static void forget_replica(struct sim *sim, uint32_t index)
         up += sim->loop->replicas[i].up;
     sim->check.none_up = sim->check.none_up || up == 0; /* others may still be loading */
     sim->check.replicas_lost++;
+    sim->probes->seen[SIM_PROBE_TRANSFER_VOID] += replica->copies > 0;
     sim->probes->seen[idle ? SIM_PROBE_LOST_IDLE : SIM_PROBE_LOST_IN_FLIGHT]++;
     sim_note(sim, "replica %llu is lost planned=%llu committed=%llu", index, replica->planned,
              replica->committed, 0, 0, 0);

@@ -65,6 +65,8 @@ static void copy_ends(struct sim *sim, uint64_t index, uint64_t id)
         sim_at(sim, rank->stuck_until_ns, copy_ends, index, id);
         return;
     }
+    if (rank->place.stage == 0 && rank->place.tensor == 0)
+        sim->replicas[rank->place.replica].copies--;
     if (rank->fail_copies) {
         rank->fail_copies--;
         copy->failed = true;
@@ -140,6 +142,7 @@ static void count_kind(struct sim *sim, const struct spw_sched_transfer *transfe
     SIM_CHECK(sim, "kv-tiers", probe != SIM_PROBE_COUNT, "a copy from tier %d to %d",
               (int)transfer->from, (int)transfer->to);
     sim->probes->seen[probe]++;
+    sim->replicas[transfer->replica].copies++;
     sim_note(sim, "copy replica=%llu id=%llu tiers=%llu from=%llu to=%llu index=%llu",
              transfer->replica, transfer->id, (uint64_t)(transfer->from * 10 + transfer->to),
              transfer->from_block, transfer->to_block, transfer->index);

@@ -7,7 +7,8 @@
 #include <inttypes.h>
 
 /* What one tenant may get ahead of another that waits as well: it was placed when it had had least,
- * and then its prompt and all that it has running were computed. */
+ * and then its prompt and all that it has running were computed. Twice that, as what comes back is
+ * placed again whatever its tenant has had. */
 static double ahead_max(const struct sim *sim, uint32_t tenant)
 {
     const struct spw_sched_config *config = &sim->loop->sched_config;
@@ -16,7 +17,7 @@ static double ahead_max(const struct sim *sim, uint32_t tenant)
     double prompt = config->prompt_weight, output = config->output_weight;
     if (prompt == 0 && output == 0)
         prompt = output = 1;
-    return (knobs->context_tokens * prompt + running * knobs->output_max * output) /
+    return 2 * (knobs->context_tokens * prompt + running * knobs->output_max * output) /
            sim->tenants->list[tenant].weight;
 }
 
@@ -78,7 +79,11 @@ static void check_tenants(struct sim *sim, uint64_t preempted)
 static void check_batch(struct sim *sim, const struct spw_sched_totals *now)
 {
     struct sim_check *check = &sim->check;
-    bool both = now->waiting_batch > 0 && now->waiting > now->waiting_batch;
+    const struct spw_config *config = &sim->knobs.config;
+    uint32_t blocks = sim->knobs.context_tokens / config->block_tokens + 1;
+    /* where memory is short, slots are not what the lanes compete for */
+    bool ample = sim->knobs.kv_blocks >= blocks * config->slots;
+    bool both = ample && now->waiting_batch > 0 && now->waiting > now->waiting_batch;
     if (!both || !check->batch_open) {
         check->batch_open = both;
         check->batch_from = check->batch_rows;
