@@ -205,7 +205,8 @@ static bool reclaim_on(struct spw_sched *sched, uint32_t request, uint32_t index
         if (tenant_share
                 ? sched->tenants[other->tenant].served <= sched->tenants[job->tenant].served ||
                       !spw_sched_wait_above_share(sched, other->tenant, -1)
-                : other->priority != SPW_SCHED_BATCH)
+                : other->priority != SPW_SCHED_BATCH ||
+                      (other->owed && other->planned < other->prefill_end))
             continue;
         left = spw_sched_job_preempt(sched, i) || left;
         any = true;
@@ -278,7 +279,8 @@ static void place_owed(struct spw_sched *sched)
     if (request == SPW_SCHED_NONE || sched->waiting_lane[0] == 0 ||
         !batch_is_owed(sched, request) || !try_place(sched, request, &reserved))
         return;
-    const struct spw_sched_job *job = &sched->jobs[request];
+    struct spw_sched_job *job = &sched->jobs[request];
+    job->owed = true;
     const uint64_t paid = (uint64_t)(job->prefill_end - job->planned) * 1000;
     sched->batch_owed -= paid < sched->batch_owed ? paid : sched->batch_owed;
 }
