@@ -20,10 +20,12 @@ struct spw_command {
     bool config_flags; /* takes the flags of config.h too */
     const char *words; /* flags and words for completion, separated by spaces */
     int (*run)(const struct spw_command *command, int argc, char **argv);
+    /* Commands of its own, named by the second word ("bench load"); NULL-terminated, or NULL. */
+    const struct spw_command *const *parts;
 };
 
 extern const struct spw_command spw_cli_up, spw_cli_down, spw_cli_serve, spw_cli_run,
-    spw_cli_submit, spw_cli_status, spw_cli_model, spw_cli_bench;
+    spw_cli_submit, spw_cli_status, spw_cli_model, spw_cli_bench, spw_cli_bench_load, spw_cli_plan;
 
 /* "spillway NAME: text" and the exit code for a status. */
 int spw_cli_fail(const struct spw_command *command, enum spw_status status,

@@ -48,28 +48,34 @@ static int run(const struct spw_command *command, int argc, char **argv)
         return status ? spw_cli_fail(command, status, &error) : SPW_EXIT_OK;
     }
     spw_fail(&error, SPW_INVALID,
-             "engine, latency, collective or scheduler must follow; see --help");
+             "engine, latency, collective, scheduler or load must follow; see --help");
     return spw_cli_fail(command, SPW_INVALID, &error);
 }
+
+static const struct spw_command *const parts[] = {&spw_cli_bench_load, NULL};
 
 const struct spw_command spw_cli_bench = {
     .name = "bench",
     .brief = "measure, each figure beside the limit of this machine",
     .usage = "engine | latency | collective | scheduler [--model DIR] [--dtype f32|bf16] "
-             "[--threads N] [--json] "
-             "[--quick]",
+             "[--threads N] [--json] [--quick]\n"
+             "       spillway bench load --url URL --rate R | --trace FILE [FLAGS]",
     .text =
         "engine      decode and prefill of one engine beside memory bandwidth and peak arithmetic\n"
         "latency     time to first token and between tokens through loop and door, beside the "
         "engine\n"
         "collective  all-reduce and stage sends beside raw copies; under mpirun over UCX\n"
         "scheduler   one turn at 10,000 running sequences over 1,000 replicas, 10^2 to 10^6 "
-        "waiting\n\n"
+        "waiting\n"
+        "load        requests over time against any server of the OpenAI API; see `spillway bench "
+        "load --help`\n\n"
         "Figures are medians; limits are measured in the same run. --json prints one object a "
         "line.\n\n"
         "examples:\n"
         "  spillway bench engine --model ./synth-1b --dtype bf16\n"
-        "  mpirun -np 4 spillway bench collective --json\n",
-    .words = "engine latency collective scheduler --model --dtype --threads --json --quick",
+        "  mpirun -np 4 spillway bench collective --json\n"
+        "  spillway bench load --url http://127.0.0.1:8000/v1 --rate 4 --seconds 60\n",
+    .words = "engine latency collective scheduler load --model --dtype --threads --json --quick",
     .run = run,
+    .parts = parts,
 };

@@ -15,8 +15,8 @@
 #endif
 
 static const struct spw_command *const commands[] = {
-    &spw_cli_up,     &spw_cli_serve, &spw_cli_run,   &spw_cli_submit,
-    &spw_cli_status, &spw_cli_down,  &spw_cli_model, &spw_cli_bench,
+    &spw_cli_up,   &spw_cli_serve, &spw_cli_run,   &spw_cli_submit, &spw_cli_status,
+    &spw_cli_down, &spw_cli_model, &spw_cli_bench, &spw_cli_plan,
 };
 
 atomic_int spw_cli_stop;
@@ -110,22 +110,53 @@ static void print_help(const struct spw_command *command)
         spw_config_help(stdout);
 }
 
+/* The second word of "bench load". */
+static const char *part_name(const struct spw_command *part)
+{
+    const char *space = strrchr(part->name, ' ');
+    return space ? space + 1 : part->name;
+}
+
+static void print_words(const struct spw_command *command)
+{
+    printf("words=\"%s --help", command->words);
+    if (command->config_flags)
+        spw_config_words(stdout);
+    printf("\" ;;\n");
+}
+
 static void print_completion(void)
 {
     printf("_spillway() {\n    local word=\"${COMP_WORDS[COMP_CWORD]}\" words=\"\"\n"
            "    if [ \"$COMP_CWORD\" = 1 ]; then\n        words=\"");
     for (size_t i = 0; i < SPW_ARRAY_COUNT(commands); i++)
         printf("%s%s", i ? " " : "", commands[i]->name);
-    printf(" completion help\"\n    else\n        case \"${COMP_WORDS[1]}\" in\n");
+    printf(" completion help\"\n    else\n        case \"${COMP_WORDS[1]} "
+           "${COMP_WORDS[2]}\" in\n");
     for (size_t i = 0; i < SPW_ARRAY_COUNT(commands); i++) {
-        printf("        %s) words=\"%s --help", commands[i]->name, commands[i]->words);
-        if (commands[i]->config_flags)
-            spw_config_words(stdout);
-        printf("\" ;;\n");
+        for (size_t p = 0; commands[i]->parts && commands[i]->parts[p]; p++) {
+            printf("        \"%s\") ", commands[i]->parts[p]->name);
+            print_words(commands[i]->parts[p]);
+        }
+        printf("        \"%s \"*) ", commands[i]->name);
+        print_words(commands[i]);
     }
     printf("        esac\n    fi\n"
            "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\") $(compgen -f -- \"$word\"))\n}\n"
            "complete -o filenames -F _spillway spillway\n");
+}
+
+static int run_command(const struct spw_command *command, int argc, char **argv)
+{
+    for (size_t p = 0; argc > 0 && command->parts && command->parts[p]; p++)
+        if (strcmp(part_name(command->parts[p]), argv[0]) == 0)
+            return run_command(command->parts[p], argc - 1, argv + 1);
+    for (int a = 0; a < argc; a++)
+        if (strcmp(argv[a], "--help") == 0 || strcmp(argv[a], "-h") == 0) {
+            print_help(command);
+            return SPW_EXIT_OK;
+        }
+    return command->run(command, argc, argv);
 }
 
 int main(int argc, char **argv)
@@ -150,15 +181,8 @@ int main(int argc, char **argv)
         return SPW_EXIT_OK;
     }
     for (size_t i = 0; i < SPW_ARRAY_COUNT(commands); i++) {
-        if (strcmp(commands[i]->name, name) != 0)
-            continue;
-        for (int a = 2; a < argc; a++) {
-            if (strcmp(argv[a], "--help") == 0 || strcmp(argv[a], "-h") == 0) {
-                print_help(commands[i]);
-                return SPW_EXIT_OK;
-            }
-        }
-        return commands[i]->run(commands[i], argc - 2, argv + 2);
+        if (strcmp(commands[i]->name, name) == 0)
+            return run_command(commands[i], argc - 2, argv + 2);
     }
     fprintf(stderr, "spillway: unknown command '%s'\n\n", name);
     print_usage(stderr);

@@ -140,10 +140,10 @@ check_addresses() {
     address "nghttp2" "(<nghttp2/|${word}nghttp2_)" 'proto/grpc_[a-z0-9_]*\.[ch]'
     address "protobuf-c" "(<protobuf-c/|${word}protobuf_c_)" 'proto/|runtime/door_grpc[a-z_]*\.[ch]'
     address "libmicrohttpd" "(<microhttpd\\.h>|${word}MHD_)" 'runtime/door_http[a-z_]*\.[ch]'
-    address "libcurl" "(<curl/|${word}curl_[a-z])" 'proto/client[a-z_]*\.[ch]|runtime/gateway/'
+    address "libcurl" "(<curl/|${word}curl_[a-z])" 'proto/(client|openai)[a-z_]*\.[ch]|runtime/gateway/'
     address "OpenSSL" "(<openssl/|$word(SSL|EVP|HMAC|BIO)_[A-Za-z])" \
         'runtime/base/hash\.c|proto/grpc_[a-z0-9_]*\.[ch]|runtime/gateway/'
-    address "libyaml" "(<yaml\\.h>|${word}yaml_[a-z])" 'runtime/config[a-z_]*\.[ch]'
+    address "libyaml" "(<yaml\\.h>|${word}yaml_[a-z])" 'runtime/config[a-z_]*\.[ch]|runtime/plan/cluster\.c'
     address "GnuTLS" "(<gnutls/|${word}gnutls_[a-z])" 'runtime/door_http[a-z_]*\.[ch]'
     address "PCRE2" "(<pcre2\\.h>|${word}pcre2_)" 'runtime/model/tokenizer[a-z_]*\.[ch]'
     address "hwloc" "(<hwloc|${word}hwloc_)" 'runtime/engine/|runtime/layout[a-z_]*\.c'

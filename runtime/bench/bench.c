@@ -1,5 +1,6 @@
 #include "runtime/bench/bench.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 void spw_bench_row(struct spw_bench *bench, const char *case_name, double value, const char *unit,
@@ -9,8 +10,13 @@ void spw_bench_row(struct spw_bench *bench, const char *case_name, double value,
                       : lower_is_better        ? limit / value
                                                : value / limit;
     if (bench->json) {
-        fprintf(bench->out, "{\"bench\":\"%s\",\"case\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",",
-                bench->name, case_name, value, unit);
+        char number[32] = "null"; /* JSON has no word for what is not a number */
+        if (isfinite(value))
+            snprintf(number, sizeof(number), "%.6g", value);
+        else
+            limit = 0;
+        fprintf(bench->out, "{\"bench\":\"%s\",\"case\":\"%s\",\"value\":%s,\"unit\":\"%s\",",
+                bench->name, case_name, number, unit);
         if (limit > 0)
             fprintf(bench->out, "\"limit\":%.6g,\"fraction\":%.4g}\n", limit, fraction);
         else

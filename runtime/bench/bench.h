@@ -27,8 +27,8 @@ struct spw_bench_options {
 };
 
 /* {"bench":..., "case":..., "value":..., "unit":..., "limit":..., "fraction":...}, or a table row.
- * limit 0: none (fraction is null then). lower_is_better: fraction = limit / value instead of value
- * / limit.
+ * limit 0: none (fraction is null then). A value that is not finite is null. lower_is_better:
+ * fraction = limit / value instead of value / limit.
  */
 void spw_bench_row(struct spw_bench *bench, const char *case_name, double value, const char *unit,
                    double limit, bool lower_is_better);

@@ -67,6 +67,8 @@ void spw_trace_done(struct spw_trace *trace); /* accepts a zeroed one */
 
 /* Arrival times divided by factor (> 0): 2 is twice the rate. */
 void spw_trace_speed(struct spw_trace *trace, double factor);
+/* Of one round when the trace is repeated: its last arrival and a mean gap. */
+uint64_t spw_trace_period_ns(const struct spw_trace *trace);
 /* Repeat until it covers duration_ns; each round's prefix ids are its own when fresh. */
 enum spw_status spw_trace_repeat(struct spw_trace *trace, uint64_t duration_ns, bool fresh,
                                  struct spw_error *error);
