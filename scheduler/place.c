@@ -197,8 +197,9 @@ static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reser
 static bool may_send_back(const struct spw_sched *sched, const struct spw_sched_job *job,
                           const struct spw_sched_job *other, bool tenant_share)
 {
-    if (!tenant_share)
-        return other->priority == SPW_SCHED_BATCH;
+    if (!tenant_share) /* what the lane was owed and has paid for is computed first */
+        return other->priority == SPW_SCHED_BATCH &&
+               !(other->owed && other->planned < other->prefill_end);
     return other->priority >= job->priority &&
            sched->tenants[other->tenant].served > sched->tenants[job->tenant].served &&
            spw_sched_wait_above_share(sched, other->tenant, -1);
@@ -317,10 +318,14 @@ static void place_owed(struct spw_sched *sched)
 {
     bool reserved;
     const uint32_t request = spw_sched_wait_next(sched, 1);
-    if (request == SPW_SCHED_NONE || sched->waiting_lane[0] == 0 ||
-        !batch_is_owed(sched, request) || !try_place(sched, request, &reserved))
+    if (request == SPW_SCHED_NONE || sched->waiting_lane[0] == 0 || !batch_is_owed(sched, request))
         return;
-    const struct spw_sched_job *job = &sched->jobs[request];
+    struct spw_sched_job *job = &sched->jobs[request];
+    job->owed = true;
+    if (!try_place(sched, request, &reserved)) {
+        job->owed = false;
+        return;
+    }
     const uint64_t paid = (uint64_t)(job->prefill_end - job->planned) * 1000;
     sched->batch_owed -= paid < sched->batch_owed ? paid : sched->batch_owed;
 }

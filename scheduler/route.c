@@ -79,10 +79,10 @@ uint32_t spw_sched_reserve_slots(const struct spw_sched *sched)
     return slots < 4 ? 0 : 1 + slots / 32;
 }
 
-/* Batch, or of a tenant above its share: room is kept from it. */
+/* Batch that is not owed, or of a tenant above its share: room is kept from it. */
 static bool is_second(const struct spw_sched *sched, const struct spw_sched_job *job)
 {
-    return job->priority == SPW_SCHED_BATCH ||
+    return (job->priority == SPW_SCHED_BATCH && !job->owed) ||
            (sched->config.tenants > 1 && spw_sched_wait_above_share(sched, job->tenant, 1));
 }
 

@@ -71,6 +71,7 @@ struct spw_sched_job {
     bool opened;     /* the worker knows its slot */
     bool ran;        /* was placed before: goes ahead of those that were not */
     bool late;       /* its deadline cannot be met any more: after those that can be */
+    bool owed;       /* the batch lane has paid for its prompt: not taken back before that */
     bool charged;    /* its prompt counts for its tenant already */
 };
 
