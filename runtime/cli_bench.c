@@ -15,6 +15,7 @@ static const struct {
     {"engine", spw_bench_engine},
     {"latency", spw_bench_latency},
     {"collective", spw_bench_collective},
+    {"scheduler", spw_bench_scheduler},
 };
 
 static int run(const struct spw_command *command, int argc, char **argv)
@@ -46,7 +47,8 @@ static int run(const struct spw_command *command, int argc, char **argv)
         enum spw_status status = benches[i].run(&options, stdout, &error);
         return status ? spw_cli_fail(command, status, &error) : SPW_EXIT_OK;
     }
-    spw_fail(&error, SPW_INVALID, "engine, latency, collective or load must follow; see --help");
+    spw_fail(&error, SPW_INVALID,
+             "engine, latency, collective, scheduler or load must follow; see --help");
     return spw_cli_fail(command, SPW_INVALID, &error);
 }
 
@@ -55,14 +57,16 @@ static const struct spw_command *const parts[] = {&spw_cli_bench_load, NULL};
 const struct spw_command spw_cli_bench = {
     .name = "bench",
     .brief = "measure, each figure beside the limit of this machine",
-    .usage =
-        "engine | latency | collective [--model DIR] [--dtype f32|bf16] [--threads N] [--json] "
-        "[--quick]\n       spillway bench load --url URL --rate R | --trace FILE [FLAGS]",
+    .usage = "engine | latency | collective | scheduler [--model DIR] [--dtype f32|bf16] "
+             "[--threads N] [--json] [--quick]\n"
+             "       spillway bench load --url URL --rate R | --trace FILE [FLAGS]",
     .text =
         "engine      decode and prefill of one engine beside memory bandwidth and peak arithmetic\n"
         "latency     time to first token and between tokens through loop and door, beside the "
         "engine\n"
         "collective  all-reduce and stage sends beside raw copies; under mpirun over UCX\n"
+        "scheduler   one turn at 10,000 running sequences over 1,000 replicas, 10^2 to 10^6 "
+        "waiting\n"
         "load        requests over time against any server of the OpenAI API; see `spillway bench "
         "load --help`\n\n"
         "Figures are medians; limits are measured in the same run. --json prints one object a "
@@ -71,7 +75,7 @@ const struct spw_command spw_cli_bench = {
         "  spillway bench engine --model ./synth-1b --dtype bf16\n"
         "  mpirun -np 4 spillway bench collective --json\n"
         "  spillway bench load --url http://127.0.0.1:8000/v1 --rate 4 --seconds 60\n",
-    .words = "engine latency collective load --model --dtype --threads --json --quick",
+    .words = "engine latency collective scheduler load --model --dtype --threads --json --quick",
     .run = run,
     .parts = parts,
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define ADDRESS_DEFAULT "127.0.0.1:8001"
+#define TENANTS_SHOWN   8u
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -44,6 +45,28 @@ static void print_rank(const json_t *rank, bool colour)
     printf("\n");
 }
 
+/* Prefix hits, and tenants when there are some beside the default one. */
+static void print_sharing(const json_t *status)
+{
+    const json_t *prefix = json_object_get(status, "prefix");
+    const json_t *tenants = json_object_get(status, "tenants");
+    long long looked = int_of(prefix, "prompt_tokens"), found = int_of(prefix, "cached_tokens");
+    printf("prefix cache (%s): %lld of %lld prompt tokens found, %.1f %%\n",
+           text_of(prefix, "cache"), found, looked,
+           looked ? 100.0 * (double)found / (double)looked : 0.0);
+    if (json_array_size(tenants) < 2)
+        return;
+    printf("tenants (weight: running/waiting):");
+    for (size_t i = 0; i < json_array_size(tenants) && i < TENANTS_SHOWN; i++) {
+        const json_t *tenant = json_array_get(tenants, i);
+        printf(" %s (%lld: %lld/%lld)", text_of(tenant, "name"), int_of(tenant, "weight"),
+               int_of(tenant, "running"), int_of(tenant, "waiting"));
+    }
+    if (json_array_size(tenants) > TENANTS_SHOWN)
+        printf(" and %zu more", json_array_size(tenants) - TENANTS_SHOWN);
+    printf("\n");
+}
+
 static void print_status(const json_t *status)
 {
     bool colour = spw_cli_colour(stdout);
@@ -62,9 +85,11 @@ static void print_status(const json_t *status)
     printf("requests: %lld running, %lld waiting, %lld finished, %lld cancelled, %lld refused\n",
            int_of(requests, "running"), int_of(requests, "waiting"), int_of(requests, "finished"),
            int_of(requests, "cancelled"), int_of(requests, "refused"));
-    printf("tokens: %lld prompt, %lld output; KV blocks: %lld of %lld in use\n\n",
+    printf("tokens: %lld prompt, %lld output; KV blocks: %lld of %lld in use, %lld cached\n",
            int_of(tokens, "prompt"), int_of(tokens, "output"), int_of(kv, "blocks_used"),
-           int_of(kv, "blocks_total"));
+           int_of(kv, "blocks_total"), int_of(kv, "blocks_cached"));
+    print_sharing(status);
+    printf("\n");
     printf("%-5s %-12s %-10s %-18s %-8s %-9s %9s  %s\n", "rank", "role", "place", "host", "pid",
            "state", "steps", "waits for");
     size_t index;

@@ -11,7 +11,7 @@
 #define PROMPT_BYTES_MAX (4u << 20)
 
 struct submission {
-    const char *address, *prompt, *ca, *cert, *key, *stop;
+    const char *address, *prompt, *ca, *cert, *key, *stop, *tenant;
     uint32_t tokens_max;
     float temperature;
     uint64_t seed;
@@ -48,6 +48,7 @@ static void take_options(struct submission *self, int argc, char **argv, struct 
                  spw_cli_option(argc, argv, &i, "tls-ca", &self->ca, error) ||
                  spw_cli_option(argc, argv, &i, "tls-cert", &self->cert, error) ||
                  spw_cli_option(argc, argv, &i, "tls-key", &self->key, error) ||
+                 spw_cli_option(argc, argv, &i, "tenant", &self->tenant, error) ||
                  spw_cli_option(argc, argv, &i, "stop", &self->stop, error))
             continue;
         else if (spw_cli_option(argc, argv, &i, "max-tokens", &value, error)) {
@@ -166,6 +167,8 @@ static enum spw_status submit(struct submission *self, char *prompt, struct spw_
     request.sampling = &sampling;
     request.ignore_eos = self->ignore_eos;
     request.logprobs = self->json;
+    if (self->tenant)
+        request.tenant = (char *)self->tenant;
     if (self->stop) {
         request.stop = stops;
         request.n_stop = 1;
@@ -204,7 +207,7 @@ const struct spw_command spw_cli_submit = {
     .name = "submit",
     .brief = "send a prompt to a running deployment, stream the answer",
     .usage = "PROMPT [--to ADDRESS] [--max-tokens N] [--temperature X] [--seed N] [--stop TEXT] "
-             "[--plain] "
+             "[--tenant NAME] [--plain] "
              "[--ignore-eos] [--ids | --json] [--tls-ca FILE] [--tls-cert FILE --tls-key FILE]",
     .text = "ADDRESS is the gRPC door: host:port, https://host:port or unix:/path; the default is\n"
             "SPILLWAY_ADDRESS, then " ADDRESS_DEFAULT
@@ -215,7 +218,8 @@ const struct spw_command spw_cli_submit = {
             "examples:\n"
             "  spillway submit 'What is Spillway?'\n"
             "  spillway submit --to unix:/run/spillway.sock.grpc --temperature 0 - < prompt.txt\n",
-    .words = "--to --max-tokens --temperature --seed --stop --plain --ids --json --ignore-eos "
-             "--tls-ca --tls-cert --tls-key",
+    .words =
+        "--to --max-tokens --temperature --seed --stop --tenant --plain --ids --json --ignore-eos "
+        "--tls-ca --tls-cert --tls-key",
     .run = run,
 };

@@ -1,5 +1,6 @@
 #include "runtime/config.h"
 
+#include "runtime/tenants.h"
 #include "transport/tp.h"
 
 #include <ctype.h>
@@ -67,6 +68,11 @@ static const struct knob knobs[] = {
     SWITCH(pin, false, "bind computing threads to cores"),
     BYTES(kv_bytes, 0, 1ull << 50, "0", true,
           "KV memory of a worker; 0: a share of the host's memory"),
+    BYTES(host_kv_bytes, 0, 1ull << 50, "0", true,
+          "host memory of a worker for KV blocks that leave kv-bytes; 0: none"),
+    BYTES(disk_kv_bytes, 0, 1ull << 50, "0", true,
+          "disk of a worker for KV blocks, kept over restarts; 0: none; with kv-dir"),
+    TEXT(kv_dir, "", "folder on a local disk for disk-kv-bytes; one deployment at a time"),
     U32(block_tokens, 8, 256, "16", true, "positions of a KV block, a power of two"),
     U32(context_tokens, 0, 1u << 24, "0", true,
         "longest prompt and answer together; 0: the model's"),
@@ -74,6 +80,14 @@ static const struct knob knobs[] = {
     U32(prefill_chunk, 0, 65536, "0", true, "rows of one request in a step; 0: step-tokens"),
     U32(slots, 1, SPW_SLOTS_MAX, "64", true, "requests of a replica that run at once"),
     U32(queue, 1, 1u << 20, "1024", true, "requests that may wait"),
+    CHOICE(prefix_cache, "off tenant all", "tenant", true, "who shares computed prompt blocks"),
+    CHOICE(evict, "cost lru", "cost", false, "which cached block goes first when room is needed"),
+    TEXT(tenants, "", "NAME=WEIGHT or NAME=WEIGHT:QUEUE, separated by commas"),
+    U32(prompt_weight, 0, 1000, "1", false, "what a prompt token counts in a tenant's share"),
+    U32(output_weight, 0, 1000, "2", false, "what an output token counts in a tenant's share"),
+    U32(itl_goal_ms, 0, 3600000, "0", false, "goal for the time between tokens; 0: none"),
+    U32(patience_ms, 1, 86400000, "10000", false, "order of requests without a deadline"),
+    U32(batch_share_percent, 0, 100, "10", false, "tokens that priority low gets at least"),
     BYTES(body_bytes, 1024, 1ull << 30, "4M", false, "largest request body from a client"),
     U32(step_timeout_seconds, 1, 86400, "60", true, "a step that takes longer ends its replica"),
     U32(start_timeout_seconds, 1, 86400, "600", true, "all ranks must be ready by then"),
@@ -478,6 +492,25 @@ enum spw_status spw_config_check(const struct spw_config *config, struct spw_err
                         "slots is %u, step-tokens %u: every running request needs a row, raise "
                         "--step-tokens or lower --slots",
                         config->slots, config->step_tokens);
+    if (config->disk_kv_bytes && (!config->kv_dir[0] || !config->host_kv_bytes))
+        return spw_fail(error, SPW_CONFIG,
+                        "disk-kv-bytes is %llu: it needs kv-dir, which is '%.100s', and "
+                        "host-kv-bytes, which is %llu",
+                        (unsigned long long)config->disk_kv_bytes, config->kv_dir,
+                        (unsigned long long)config->host_kv_bytes);
+    if (config->kv_dir[0] && !config->disk_kv_bytes)
+        return spw_fail(error, SPW_CONFIG,
+                        "kv-dir is set and disk-kv-bytes is 0: say how much of it a worker may "
+                        "use, or leave kv-dir out");
+    if (config->prompt_weight == 0 && config->output_weight == 0)
+        return spw_fail(error, SPW_CONFIG,
+                        "prompt-weight and output-weight are both 0: then nothing is shared out, "
+                        "set one of them to 1 or more");
+    struct spw_tenants *tenants = NULL;
+    enum spw_status status = spw_tenants_parse(config->tenants, config->queue, &tenants, error);
+    spw_tenants_destroy(tenants);
+    if (status)
+        return status;
     if ((config->tls_cert[0] != '\0') != (config->tls_key[0] != '\0'))
         return spw_fail(error, SPW_CONFIG,
                         "tls-cert and tls-key belong together: set both or none");

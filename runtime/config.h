@@ -17,8 +17,9 @@
 
 #include <stdio.h>
 
-#define SPW_CONFIG_TEXT_MAX 512u
-#define SPW_SLOTS_MAX       4096u /* the plan and the result of a full step fit into a message */
+#define SPW_CONFIG_TEXT_MAX    512u
+#define SPW_CONFIG_TENANTS_MAX 32768u
+#define SPW_SLOTS_MAX          4096u /* the plan and the result of a full step fit into a message */
 
 struct spw_config {
     char site[SPW_CONFIG_TEXT_MAX];       /* the site file, "" for none */
@@ -34,13 +35,23 @@ struct spw_config {
     bool pin;
     uint64_t kv_bytes; /* of one worker; 0: a quarter of the host's memory shared by its workers,
                         * at most what requests can use */
+    uint64_t host_kv_bytes, disk_kv_bytes; /* of one worker, beside kv_bytes; 0: none */
+    char kv_dir[SPW_CONFIG_TEXT_MAX];      /* where the files of disk_kv_bytes are */
     uint32_t block_tokens;
-    uint32_t context_tokens;       /* 0: the model's, at most what the KV memory holds */
-    uint32_t step_tokens;          /* rows of one step */
-    uint32_t prefill_chunk;        /* rows of one request in a step; 0: step_tokens */
-    uint32_t slots;                /* running requests of a replica */
-    uint32_t queue;                /* waiting requests */
-    uint64_t body_bytes;           /* of one request from a client */
+    uint32_t context_tokens; /* 0: the model's, at most what the KV memory holds */
+    uint32_t step_tokens;    /* rows of one step */
+    uint32_t prefill_chunk;  /* rows of one request in a step; 0: step_tokens */
+    uint32_t slots;          /* running requests of a replica */
+    uint32_t queue;          /* waiting requests */
+    /* policy: the coordinator's alone */
+    char prefix_cache[8];                  /* "off", "tenant", "all": who shares computed blocks */
+    char evict[8];                         /* "cost", "lru" */
+    char tenants[SPW_CONFIG_TENANTS_MAX];  /* tenants.h; "": the default one alone */
+    uint32_t prompt_weight, output_weight; /* what a token counts in a tenant's share */
+    uint32_t itl_goal_ms;                  /* between tokens of an answer; 0: none */
+    uint32_t patience_ms;                  /* the deadline of those that have none, for the order */
+    uint32_t batch_share_percent;          /* what interactive load leaves the batch lane */
+    uint64_t body_bytes;                   /* of one request from a client */
     uint32_t step_timeout_seconds; /* a step without progress for so long ends the deployment */
     uint32_t start_timeout_seconds;
     char http[SPW_CONFIG_TEXT_MAX]; /* host:port, port 0: any; "" : no such door */

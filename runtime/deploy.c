@@ -60,6 +60,9 @@ enum spw_status spw_deploy_member(const struct spw_config *config, const struct 
         .pin = config->pin && threads * sharing <= cards[rank].cores,
         .pin_first_core = before * threads,
         .kv_blocks = model->kv_blocks,
+        .host_blocks = model->host_blocks,
+        .disk_blocks = model->disk_blocks,
+        .build = cards[rank].build,
         .context_tokens = model->context_tokens,
         .stop = stop,
     };
@@ -181,6 +184,8 @@ static void fill_card(const struct spw_deploy_options *options,
     }
     if (bootstrap->rank == 0) {
         card->kv_blocks = model->kv_blocks;
+        card->host_blocks = model->host_blocks;
+        card->disk_blocks = model->disk_blocks;
         card->context_tokens = model->context_tokens;
         if (!status && !spw_rng_system(card->secret, sizeof(card->secret)))
             status = spw_fail(&error, SPW_IO, "the system gives no random bytes");
@@ -276,6 +281,8 @@ static enum spw_status serve_rank(const struct spw_deploy_options *options, bool
     spw_log_identity((int)bootstrap.rank,
                      spw_role_name(spw_layout_place(config, bootstrap.rank).role));
     model.kv_blocks = cards[0].kv_blocks;
+    model.host_blocks = cards[0].host_blocks;
+    model.disk_blocks = cards[0].disk_blocks;
     model.context_tokens = cards[0].context_tokens;
     if (bootstrap.rank == 0)
         status = spw_deploy_coordinator(options, &model, tp, cards, error);
@@ -341,6 +348,9 @@ enum spw_status spw_deploy_dry_run(const struct spw_config *config, FILE *out,
         }
         fprintf(out, "kv blocks %u of %u tokens, context %u tokens, class %s\n", model.kv_blocks,
                 config->block_tokens, model.context_tokens, spw_engine_class_cpu(model.dtype));
+        if (model.host_blocks)
+            fprintf(out, "kv blocks in host memory %u, on disk %u\n", model.host_blocks,
+                    model.disk_blocks);
     }
     spw_deploy_model_close(&model);
     return SPW_OK;

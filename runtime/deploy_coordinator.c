@@ -26,6 +26,7 @@ struct coordinator {
     struct spw_door *doors[3];
     uint32_t door_count;
     struct spw_rank_info *ranks;
+    struct spw_tenants *tenants;
     struct spw_loop *_Atomic loop;
     struct spw_tp *tp;
     char grpc_unix[SPW_CONFIG_TEXT_MAX + 8];
@@ -72,6 +73,28 @@ static void service_metrics(void *context, struct spw_buffer *out)
         spw_loop_metrics(loop, out);
 }
 
+/* Who there is, and where the names of their blocks begin. */
+static enum spw_status make_tenants(struct coordinator *self, struct spw_error *error)
+{
+    const struct spw_config *config = self->config;
+    struct spw_service *service = &self->service;
+    enum spw_status status =
+        spw_tenants_parse(config->tenants, config->queue, &self->tenants, error);
+    if (status)
+        return status;
+    service->tenants = self->tenants;
+    if (strcmp(config->prefix_cache, "off") == 0)
+        return SPW_OK;
+    bool all = strcmp(config->prefix_cache, "all") == 0;
+    service->prefix_block_tokens = config->block_tokens;
+    for (uint32_t i = 0; i < self->tenants->count; i++) {
+        struct spw_tenant *tenant = &self->tenants->list[i];
+        tenant->chain = spw_prefix_salt(service->model_digest_hex, service->engine_class,
+                                        config->block_tokens, all ? NULL : tenant->name);
+    }
+    return SPW_OK;
+}
+
 static enum spw_status make_service(struct coordinator *self, const struct deploy_model *model,
                                     struct spw_error *error)
 {
@@ -109,7 +132,7 @@ static enum spw_status make_service(struct coordinator *self, const struct deplo
         .context = self,
     };
     spw_digest_hex(&digest, self->service.model_digest_hex);
-    return SPW_OK;
+    return make_tenants(self, error);
 }
 
 static enum spw_status start_doors(struct coordinator *self, struct spw_error *error)
@@ -225,6 +248,8 @@ static enum spw_status run_loop(struct coordinator *self, const struct deploy_mo
         .doors = self->doors,
         .door_count = self->door_count,
         .kv_blocks = model->kv_blocks,
+        .host_blocks = model->host_blocks,
+        .disk_blocks = model->disk_blocks,
         .context_tokens = model->context_tokens,
         .ranks = self->ranks,
         .stop = self->options->stop,
@@ -289,6 +314,7 @@ enum spw_status spw_deploy_coordinator(const struct spw_deploy_options *options,
         spw_door_done(&self->own);
     spw_chat_template_destroy(self->chat_template);
     spw_tokenizer_close(self->tokenizer);
+    spw_tenants_destroy(self->tenants);
     free(self->ranks);
     free(self);
     return status;

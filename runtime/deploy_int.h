@@ -14,6 +14,7 @@ struct deploy_model {
     struct spw_model *model;
     enum spw_dtype dtype;
     uint32_t kv_blocks;
+    uint32_t host_blocks, disk_blocks; /* beside them; 0: no such tier */
     uint32_t context_tokens;
 };
 

@@ -1,5 +1,6 @@
 /* deploy_model.c - what follows from config and model together: type, context, KV blocks. */
 #include "runtime/deploy_int.h"
+#include "runtime/kv_block.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -43,6 +44,33 @@ static uint64_t host_memory(void)
     return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 1u << 30;
 }
 
+/* The same number on all ranks of a replica: each block id names a shard on every one. */
+static enum spw_status size_tier(const char *flag, uint64_t bytes, uint64_t slots, uint64_t needed,
+                                 uint32_t *out_blocks, struct spw_error *error)
+{
+    if (bytes && slots == 0)
+        return spw_fail(error, SPW_CONFIG,
+                        "%s is %llu, one block needs %llu: raise it, or set it to 0", flag,
+                        (unsigned long long)bytes, (unsigned long long)needed);
+    *out_blocks = (uint32_t)SPW_MIN(slots, 1u << 24);
+    return SPW_OK;
+}
+
+static enum spw_status size_tiers(const struct spw_config *config, uint64_t block_bytes,
+                                  struct deploy_model *model, struct spw_error *error)
+{
+    enum spw_status status =
+        size_tier("host-kv-bytes", config->host_kv_bytes,
+                  spw_kv_host_slots(config->host_kv_bytes, block_bytes),
+                  block_bytes + SPW_KV_HEADER_BYTES, &model->host_blocks, error);
+    if (!status)
+        status = size_tier("disk-kv-bytes", config->disk_kv_bytes,
+                           spw_kv_disk_slots(config->disk_kv_bytes, block_bytes),
+                           spw_kv_file_bytes(1, spw_kv_file_stride(block_bytes)),
+                           &model->disk_blocks, error);
+    return status;
+}
+
 static enum spw_status size_kv(const struct spw_config *config, uint32_t host_workers,
                                struct deploy_model *model, struct spw_error *error)
 {
@@ -73,7 +101,7 @@ static enum spw_status size_kv(const struct spw_config *config, uint32_t host_wo
             (unsigned long long)(blocks_per_request * block_bytes));
     model->kv_blocks = (uint32_t)blocks;
     model->context_tokens = (uint32_t)SPW_MIN(held, context);
-    return SPW_OK;
+    return size_tiers(config, block_bytes, model, error);
 }
 
 enum spw_status spw_deploy_model_open(const struct spw_config *config, uint32_t host_workers,

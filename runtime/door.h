@@ -18,6 +18,7 @@
 #include "runtime/model/model.h"
 #include "runtime/model/tokenizer.h"
 #include "runtime/request.h"
+#include "runtime/tenants.h"
 
 /* What every door may know and use. Immutable while doors run; owned by the coordinator. */
 struct spw_service {
@@ -32,6 +33,8 @@ struct spw_service {
     uint32_t requests_max;
     size_t body_bytes_max; /* of one request from a client */
     uint64_t started_wall_seconds;
+    const struct spw_tenants *tenants; /* NULL: the default one alone */
+    uint32_t prefix_block_tokens;      /* 0: blocks are not shared, and have no names */
 
     /* Any thread; all cheap. */
     bool (*ready)(void *context);   /* serves, or would at once: /ready */

@@ -152,6 +152,7 @@ static enum spw_status make_server(struct spw_door_grpc *grpc,
                                    const struct spw_door_grpc_config *config,
                                    struct spw_error *error)
 {
+    static const char *const metadata[] = {SPW_DOOR_GRPC_TENANT, NULL};
     struct spw_grpc_server_config server = {
         .tcp = given(config->tcp),
         .unix_path = given(config->unix_path),
@@ -163,6 +164,7 @@ static enum spw_status make_server(struct spw_door_grpc *grpc,
         /* room for questions about the state when all requests are taken */
         .calls_max = 2 * config->service->requests_max + OTHER_CALLS_MAX,
         .message_bytes_max = config->service->body_bytes_max,
+        .metadata = metadata,
         .context = grpc,
     };
     enum spw_status status = spw_grpc_server_create(&server, &grpc->server, error);

@@ -126,6 +126,24 @@ static void fill_sampling(const Spillway__V1__Sampling *sampling, struct spw_ask
     ask->sampling.seed = sampling->seed;
 }
 
+/* In the metadata, for proxies and for every language's interceptors, or in the message. */
+static enum spw_status fill_tenant(const struct spw_service *service, const char *metadata,
+                                   const char *field, struct spw_ask *ask, struct spw_error *error)
+{
+    const char *name = metadata ? metadata : field;
+    if (metadata && field[0] && strcmp(metadata, field) != 0)
+        return spw_fail(error, SPW_INVALID,
+                        "x-spillway-tenant is '%.63s' and the field tenant is '%.63s': set one of "
+                        "them, or both alike",
+                        metadata, field);
+    if ((metadata || field[0]) && !spw_tenants_find(service->tenants, name, &ask->tenant))
+        return spw_fail(error, SPW_INVALID,
+                        "%s is '%.63s': this deployment has no such tenant, the key tenants of its "
+                        "site file names them",
+                        metadata ? "x-spillway-tenant" : "tenant", name);
+    return SPW_OK;
+}
+
 static enum spw_status fill_ask(const Spillway__V1__GenerateRequest *request, struct spw_ask *ask,
                                 json_t **out_chat, struct spw_error *error)
 {
@@ -139,7 +157,7 @@ static enum spw_status fill_ask(const Spillway__V1__GenerateRequest *request, st
     ask->priority = 1;
     if (request->has_priority_case) {
         if (request->priority > 2)
-            return spw_fail(error, SPW_INVALID, "priority is %u: 0 high, 1 normal, 2 low",
+            return spw_fail(error, SPW_INVALID, "priority is %u: 0 high, 1 normal, 2 low (batch)",
                             request->priority);
         ask->priority = (uint8_t)request->priority;
     }
@@ -216,6 +234,7 @@ static bool send_chunk(struct spw_door_grpc *grpc, struct spw_door_grpc_generati
     if (last && stream->end != SPW_REQUEST_END_NONE && stream->end != SPW_REQUEST_END_ERROR) {
         usage.prompt_tokens = stream->request->prompt_tokens;
         usage.output_tokens = stream->output_tokens;
+        usage.cached_tokens = spw_request_cached_tokens(stream->request);
         finish.reason = reason_of(stream->end);
         finish.usage = &usage;
         if (stream->stop_reason)
@@ -312,7 +331,11 @@ static void on_generate(struct spw_grpc_call *call, const uint8_t *data, size_t 
     struct spw_door_grpc_generation *generation = calloc(1, sizeof(*generation));
     if (!spw_door_grpc_model_ok(grpc, call, METHOD, request->model))
         goto out;
-    enum spw_status status = fill_ask(request, &ask, &chat, &error);
+    enum spw_status status =
+        fill_tenant(grpc->service, spw_grpc_call_metadata(call, SPW_DOOR_GRPC_TENANT),
+                    request->tenant, &ask, &error);
+    if (status == SPW_OK)
+        status = fill_ask(request, &ask, &chat, &error);
     if (status == SPW_OK && !generation)
         status = spw_fail(&error, SPW_NO_MEMORY, "no memory for the request");
     if (status == SPW_OK)
@@ -370,6 +393,7 @@ static void cancel_generation(struct spw_door_grpc *grpc,
     Spillway__V1__Usage usage = SPILLWAY__V1__USAGE__INIT;
     usage.prompt_tokens = generation->stream->request->prompt_tokens;
     usage.output_tokens = generation->tokens_sent;
+    usage.cached_tokens = spw_request_cached_tokens(generation->stream->request);
     finish.reason = SPILLWAY__V1__FINISH_REASON__FINISH_REASON_CANCELLED;
     finish.usage = &usage;
     response.finish = &finish;

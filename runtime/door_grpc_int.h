@@ -17,6 +17,7 @@
 #define SPW_DOOR_GRPC_CHUNK        64u         /* tokens of one message at most */
 #define SPW_DOOR_GRPC_ANSWER_MAX   (64u << 20) /* bytes of one message */
 #define SPW_DOOR_GRPC_ID_BYTES     17u         /* request id as text, 16 hex digits */
+#define SPW_DOOR_GRPC_TENANT       "x-spillway-tenant"
 #define SPW_DOOR_GRPC_METHOD(name) "/spillway.v1.Spillway/" name
 
 /* One Generate that runs. */

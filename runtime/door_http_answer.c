@@ -317,9 +317,10 @@ static void add_usage(const struct spw_http_answer *answer, const struct spw_str
 {
     spw_buffer_format(out,
                       ",\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,"
-                      "\"total_tokens\":%u}",
+                      "\"total_tokens\":%u,\"prompt_tokens_details\":{\"cached_tokens\":%u}}",
                       answer->prompt_tokens, stream->output_tokens,
-                      answer->prompt_tokens + stream->output_tokens);
+                      answer->prompt_tokens + stream->output_tokens,
+                      spw_request_cached_tokens(stream->request));
 }
 
 static void add_finish(const struct spw_stream *stream, struct spw_buffer *out)

@@ -56,7 +56,7 @@ enum MHD_Result spw_http_call_take_head(struct spw_http_call *call, const char *
                                         const char *method);
 enum MHD_Result spw_http_call_take_body(struct spw_http_call *call, const char *data, size_t bytes);
 void spw_http_call_drop_body(struct spw_http_call *call);
-/* X-Spillway-Deadline-Ms and X-Spillway-Priority. */
+/* X-Spillway-Tenant, X-Spillway-Deadline-Ms and X-Spillway-Priority. */
 bool spw_http_call_take_settings(struct spw_http_call *call, struct spw_ask *ask);
 const char *spw_http_call_allowed(const struct spw_http_call *call); /* the Allow header */
 

@@ -46,8 +46,18 @@ static const char *header_of(const struct spw_http_call *call, const char *name)
 
 bool spw_http_call_take_settings(struct spw_http_call *call, struct spw_ask *ask)
 {
-    static const char *const names[] = {"high", "normal", "low"};
-    const char *text = header_of(call, "X-Spillway-Deadline-Ms");
+    static const struct {
+        const char *name;
+        uint8_t priority;
+    } names[] = {{"high", 0}, {"0", 0},     {"normal", 1}, {"1", 1},
+                 {"low", 2},  {"batch", 2}, {"2", 2}};
+    const char *text = header_of(call, "X-Spillway-Tenant");
+    if (text && !spw_tenants_find(call->http->service->tenants, text, &ask->tenant))
+        return spw_http_refuse(&call->fault, 400, "invalid_value", "X-Spillway-Tenant",
+                               "X-Spillway-Tenant is '%.63s': this deployment has no such tenant, "
+                               "the key tenants of its site file names them",
+                               text);
+    text = header_of(call, "X-Spillway-Deadline-Ms");
     if (text) {
         char *end = NULL;
         errno = 0;
@@ -62,13 +72,14 @@ bool spw_http_call_take_settings(struct spw_http_call *call, struct spw_ask *ask
     text = header_of(call, "X-Spillway-Priority");
     if (!text)
         return true;
-    for (uint8_t i = 0; i < SPW_ARRAY_COUNT(names); i++)
-        if (strcasecmp(text, names[i]) == 0 || (text[0] == '0' + i && text[1] == '\0')) {
-            ask->priority = i;
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(names); i++)
+        if (strcasecmp(text, names[i].name) == 0) {
+            ask->priority = names[i].priority;
             return true;
         }
-    return spw_http_refuse(&call->fault, 400, "invalid_value", "X-Spillway-Priority",
-                           "X-Spillway-Priority must be high, normal or low (0, 1 or 2)");
+    return spw_http_refuse(
+        &call->fault, 400, "invalid_value", "X-Spillway-Priority",
+        "X-Spillway-Priority must be high, normal or low, which is batch (0, 1 or 2)");
 }
 
 static void find_route(struct spw_http_call *call, const char *url, const char *method)

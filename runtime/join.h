@@ -26,7 +26,7 @@ struct spw_join_card {
     uint32_t cores;
     /* of rank 0 only */
     uint8_t secret[32];
-    uint32_t kv_blocks;
+    uint32_t kv_blocks, host_blocks, disk_blocks;
     uint32_t context_tokens;
     /* what is wrong with this rank already, or "" */
     int32_t status;

@@ -1,196 +1,15 @@
 #include "runtime/loop_int.h"
 
 #include "runtime/base/log.h"
+#include "runtime/sched_sizes.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define TURN_MESSAGES   256u
-#define TURN_SUBMITS    64u
-#define IDLE_WAIT_NS    (50 * SPW_MS)
-#define DRAIN_LIMIT_NS  (30 * SPW_SECOND)
-#define SEND_RETRY_NS   (2 * SPW_SECOND)
-#define RETRY_AFTER_MAX 60u
-
-/* ---- requests ---- */
-
-static void count_end(struct spw_metrics *metrics, const struct spw_request *request)
-{
-    switch (request->end) {
-    case SPW_REQUEST_END_STOP:
-        metrics->requests_stop++;
-        break;
-    case SPW_REQUEST_END_LENGTH:
-        metrics->requests_length++;
-        break;
-    case SPW_REQUEST_END_CANCELLED:
-        metrics->requests_cancelled++;
-        break;
-    default: /* a request that was never taken in is refused, not failed */
-        if (request->handle == SPW_SCHED_NONE)
-            metrics->requests_refused++;
-        else
-            metrics->requests_error++;
-        break;
-    }
-}
-
-/* Answers per second, over at least a second each time: those that end in one turn have no time
- * between them. */
-static void count_finished(struct spw_loop *loop)
-{
-    uint64_t gap_ns = loop->now_ns - loop->finished_ns;
-    loop->finished_count++;
-    if (gap_ns < SPW_SECOND)
-        return;
-    double rate = loop->finished_count * 1e9 / (double)gap_ns;
-    loop->finished_per_second +=
-        (loop->finished_per_second > 0 ? 0.2 : 1.0) * (rate - loop->finished_per_second);
-    loop->finished_count = 0;
-    loop->finished_ns = loop->now_ns;
-}
-
-/* The one place where a request ends: exactly once. */
-static void end_request(struct spw_loop *loop, struct spw_request *request,
-                        enum spw_request_end end, enum spw_status status, const char *words)
-{
-    assert(!request->loop_ended && end != SPW_REQUEST_END_NONE);
-    request->loop_ended = true;
-    request->end = end;
-    request->status = status;
-    if (words)
-        spw_fail(&request->error, status, "%s", words);
-    request->last_token_ns = loop->now_ns;
-    count_end(&loop->metrics, request);
-    if (end == SPW_REQUEST_END_STOP || end == SPW_REQUEST_END_LENGTH) {
-        spw_histogram_add(&loop->metrics.e2e, loop->now_ns - request->submitted_ns);
-        loop->metrics.prompt_tokens += request->prompt_tokens;
-        count_finished(loop);
-    }
-    if (loop->config.config->record_logits)
-        spw_log_info("loop", "logits request=%016llx tokens=%u digest=%016llx",
-                     (unsigned long long)request->id, atomic_load(&request->published),
-                     (unsigned long long)request->logits_digest);
-    request->door->live--;
-    atomic_store_explicit(&request->ended, true, memory_order_release);
-    spw_door_notify(request);
-}
-
-static uint32_t retry_after(const struct spw_loop *loop)
-{
-    struct spw_sched_totals totals;
-    spw_sched_totals(loop->sched, &totals);
-    double rate = SPW_MAX(loop->finished_per_second, 0.05);
-    double seconds = (double)(totals.waiting + totals.running) / rate / 2 + 1;
-    return seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX : (uint32_t)seconds;
-}
-
-static void refuse(struct spw_loop *loop, struct spw_request *request, enum spw_sched_answer answer)
-{
-    enum spw_status status = SPW_FULL;
-    const char *words = "the queue is full: try again later";
-    switch (answer) {
-    case SPW_SCHED_NEVER_FITS:
-        status = SPW_TOO_LARGE;
-        words = "the request needs more KV memory than a replica has: lower max_tokens, or raise "
-                "--kv-bytes";
-        break;
-    case SPW_SCHED_DRAINING:
-        words = "this deployment is draining and takes no new requests";
-        break;
-    case SPW_SCHED_NO_REPLICA:
-        status = SPW_PEER_LOST;
-        words = loop->announced ? "no replica is left to serve" : "the model is still loading";
-        break;
-    default:
-        break;
-    }
-    request->retry_after_seconds = retry_after(loop);
-    end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
-    spw_request_release(request);
-}
-
-static void submit(struct spw_loop *loop, struct spw_request *request)
-{
-    request->loop_known = true;
-    request->submitted_ns = loop->now_ns;
-    request->door->live++;
-    if (atomic_load(&request->cancelled)) {
-        end_request(loop, request, SPW_REQUEST_END_CANCELLED, SPW_CANCELLED, NULL);
-        spw_request_release(request);
-        return;
-    }
-    struct spw_sched_request asked = {
-        .id = request->id,
-        .priority = request->priority,
-        .prompt_tokens = request->prompt_tokens,
-        .output_tokens_max = request->output_tokens_max,
-        .deadline_ns = request->deadline_ns,
-    };
-    uint32_t handle = SPW_SCHED_NONE;
-    enum spw_sched_answer answer = spw_sched_submit(loop->sched, loop->now_ns, &asked, &handle);
-    if (answer != SPW_SCHED_ACCEPTED) {
-        refuse(loop, request, answer);
-        return;
-    }
-    assert(!loop->requests[handle]);
-    loop->requests[handle] = request;
-    request->handle = handle;
-    if (request->deadline_ns)
-        loop->expire_ns = SPW_MIN(loop->expire_ns, request->deadline_ns);
-}
-
-static void cancel(struct spw_loop *loop, struct spw_request *request)
-{
-    if (!request->loop_ended) {
-        bool stopped = atomic_load(&request->cancelled) == SPW_REQUEST_STOPPED;
-        end_request(loop, request, stopped ? SPW_REQUEST_END_STOP : SPW_REQUEST_END_CANCELLED,
-                    stopped ? SPW_OK : SPW_CANCELLED, NULL);
-        spw_sched_cancel(loop->sched, loop->now_ns, request->handle, stopped);
-    }
-    spw_request_release(request); /* the ring's */
-}
-
-static bool take_from_doors(struct spw_loop *loop)
-{
-    bool moved = false;
-    for (uint32_t d = 0; d < loop->config.door_count; d++) {
-        for (uint32_t i = 0; i < TURN_SUBMITS; i++) {
-            struct spw_request *request = spw_door_loop_next(loop->config.doors[d]);
-            if (!request)
-                break;
-            if (request->loop_known)
-                cancel(loop, request);
-            else
-                submit(loop, request);
-            moved = true;
-        }
-    }
-    return moved;
-}
-
-static void take_verdicts(struct spw_loop *loop)
-{
-    struct spw_sched_verdict verdict;
-    while (spw_sched_poll(loop->sched, &verdict)) {
-        struct spw_request *request = loop->requests[verdict.request];
-        assert(request && request->id == verdict.id);
-        if (verdict.kind == SPW_SCHED_PREEMPTED) {
-            spw_log_debug("loop", "preempted request=%016llx", (unsigned long long)request->id);
-            continue;
-        }
-        loop->requests[verdict.request] = NULL;
-        if (!request->loop_ended) {
-            if (verdict.end == SPW_SCHED_END_EXPIRED)
-                end_request(loop, request, SPW_REQUEST_END_ERROR, SPW_TIMEOUT,
-                            "the request did not start before its deadline");
-            else
-                end_request(loop, request, SPW_REQUEST_END_ERROR, SPW_PEER_LOST,
-                            "every replica was lost");
-        }
-        spw_request_release(request);
-    }
-}
+#define TURN_MESSAGES  256u
+#define IDLE_WAIT_NS   (50 * SPW_MS)
+#define DRAIN_LIMIT_NS (30 * SPW_SECOND)
+#define SEND_RETRY_NS  (2 * SPW_SECOND)
 
 /* ---- results ---- */
 
@@ -257,8 +76,8 @@ static void commit(struct spw_loop *loop, uint32_t replica, struct loop_flight *
         struct spw_request *request = loop->requests[flight->requests[i]];
         loop->rows[i] = (struct spw_sched_row){.request = SPW_SCHED_NONE};
         if (request && !request->loop_ended && loop->samples[i].token < 0) {
-            end_request(loop, request, SPW_REQUEST_END_ERROR, SPW_DEVICE,
-                        "the model gave no finite logit for the next token");
+            spw_loop_end_request(loop, request, SPW_REQUEST_END_ERROR, SPW_DEVICE,
+                                 "the model gave no finite logit for the next token");
             spw_sched_cancel(loop->sched, loop->now_ns, request->handle, false);
         }
         if (request && !request->loop_ended)
@@ -275,9 +94,12 @@ static void commit(struct spw_loop *loop, uint32_t replica, struct loop_flight *
         assert(request && !request->loop_ended);
         publish(loop, request, row->output_index, &loop->samples[i]);
         chain_digest(request, loop->digests[i]);
+        if (!row->last)
+            spw_loop_name_blocks(loop, request, row->output_index + 1);
         if (row->last)
-            end_request(loop, request, row->stop ? SPW_REQUEST_END_STOP : SPW_REQUEST_END_LENGTH,
-                        SPW_OK, NULL);
+            spw_loop_end_request(loop, request,
+                                 row->stop ? SPW_REQUEST_END_STOP : SPW_REQUEST_END_LENGTH, SPW_OK,
+                                 NULL);
         else
             spw_door_notify(request);
     }
@@ -309,6 +131,7 @@ static void take_result(struct spw_loop *loop, const struct loop_event *event)
         spw_loop_replica_lost(loop, index, SPW_CORRUPT, "a result that was not asked for");
         return;
     }
+    spw_loop_cost_finished(loop, replica, flight, loop->now_ns);
     replica->result_ns = loop->now_ns;
     double took = (double)(loop->now_ns - flight->planned_ns);
     replica->step_ns_mean +=
@@ -349,7 +172,7 @@ static const struct spw_sampling *sampling_of(void *context, const struct spw_pl
     return &loop->requests[seq->request]->sampling;
 }
 
-static enum spw_status send_to(struct spw_loop *loop, uint32_t rank, uint32_t type)
+enum spw_status spw_loop_send(struct spw_loop *loop, uint32_t rank, uint32_t type)
 {
     struct spw_buffer *message = &loop->message;
     if (message->failed)
@@ -376,18 +199,22 @@ static void send_plan(struct spw_loop *loop, uint32_t index)
         &replica->flights[(replica->flight_head + replica->flight_count) % loop->flights_max];
     flight->step = plan->step;
     flight->planned_ns = loop->now_ns;
+    spw_loop_cost_planned(loop, plan, flight);
     flight->sample_count = 0;
     flight->warned = false;
-    for (uint32_t i = 0; i < plan->seq_count; i++)
+    for (uint32_t i = 0; i < plan->seq_count; i++) {
         if (plan->seqs[i].sample)
             flight->requests[flight->sample_count++] = plan->seqs[i].request;
+        if (plan->seqs[i].cached)
+            spw_loop_count_cached(loop->requests[plan->seqs[i].request], plan->seqs[i].cached);
+    }
     replica->flight_count++;
     spw_buffer_clear(&loop->message);
     spw_wire_step_encode(&loop->message, plan, token_at, sampling_of, loop);
     for (uint32_t stage = 0; stage < config->pipeline; stage++) {
         for (uint32_t tensor = 0; tensor < config->tensor; tensor++) {
             uint32_t rank = spw_layout_worker(config, index, stage, tensor);
-            enum spw_status status = send_to(loop, rank, SPW_WIRE_STEP);
+            enum spw_status status = spw_loop_send(loop, rank, SPW_WIRE_STEP);
             if (status) {
                 spw_loop_replica_lost(loop, index, status, "a plan could not be sent");
                 return;
@@ -416,18 +243,22 @@ bool spw_loop_turn(struct spw_loop *loop)
 {
     loop->now_ns = spw_clock_now(&loop->config.clock);
     bool moved = spw_tp_poll(loop->config.tp, TURN_MESSAGES) > 0;
-    if (take_from_doors(loop))
+    if (spw_loop_take_requests(loop))
         moved = true;
     /* results first: whoever has sent one is not stuck, even when this thread stood still */
     if (take_results(loop))
         moved = true;
+    if (spw_loop_kv_take(loop))
+        moved = true;
     spw_loop_ranks_turn(loop);
     if (loop->now_ns >= loop->expire_ns)
         loop->expire_ns = spw_sched_expire(loop->sched, loop->now_ns);
-    take_verdicts(loop);
+    spw_loop_take_verdicts(loop);
     if (plan_steps(loop))
         moved = true;
-    take_verdicts(loop); /* planning preempts, and lost replicas end requests */
+    if (spw_loop_kv_start(loop))
+        moved = true;
+    spw_loop_take_verdicts(loop); /* planning preempts, and lost replicas end requests */
     for (uint32_t d = 0; d < loop->config.door_count; d++)
         spw_door_flush(loop->config.doors[d]);
     spw_loop_report(loop);
@@ -442,7 +273,7 @@ static void end_all(struct spw_loop *loop, enum spw_status status, const char *w
             continue;
         loop->requests[i] = NULL;
         if (!request->loop_ended)
-            end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
+            spw_loop_end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
         spw_request_release(request);
     }
     for (uint32_t d = 0; d < loop->config.door_count; d++) {
@@ -452,7 +283,7 @@ static void end_all(struct spw_loop *loop, enum spw_status status, const char *w
                 request->loop_known = true;
                 request->submitted_ns = loop->now_ns;
                 request->door->live++;
-                end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
+                spw_loop_end_request(loop, request, SPW_REQUEST_END_ERROR, status, words);
             }
             spw_request_release(request);
         }
@@ -494,21 +325,11 @@ enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
 static enum spw_status size_scheduler(struct spw_loop *loop, size_t *out_bytes,
                                       struct spw_error *error)
 {
-    const struct spw_config *config = loop->config.config;
-    loop->sched_config = (struct spw_sched_config){
-        .replicas = config->replicas,
-        .requests_max = config->queue + config->replicas * config->slots,
-        .waiting_max = config->queue,
-        .slots = config->slots,
-        .block_tokens = config->block_tokens,
-        .kv_blocks = loop->config.kv_blocks,
-        /* the last token of an answer takes no position (stream.c) */
-        .context_tokens_max = loop->config.context_tokens + 1,
-        .step_tokens_max = config->step_tokens,
-        .step_seqs_max = config->slots,
-        .prefill_chunk_max = config->prefill_chunk ? config->prefill_chunk : config->step_tokens,
-        .pipeline = config->pipeline,
-    };
+    const struct spw_kv_sizes kv = {.device_blocks = loop->config.kv_blocks,
+                                    .host_blocks = loop->config.host_blocks,
+                                    .disk_blocks = loop->config.disk_blocks};
+    loop->sched_config = spw_sched_sizes(loop->config.config, &kv, loop->config.context_tokens);
+    loop->sched_config.tenants = loop->tenants->count;
     const char *reason = "";
     *out_bytes = spw_sched_bytes(&loop->sched_config, &reason);
     if (*out_bytes == 0)
@@ -543,6 +364,7 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
                    + flights * (sizeof(struct loop_flight) + seqs * sizeof(uint32_t)) /* steps */
                    + loop->events_max * sizeof(struct loop_event)                     /* results */
                    + ranks * sizeof(struct loop_rank)                                 /* reports */
+                   + loop->tenants->count * sizeof(struct spw_metrics_tenant)         /* reports */
                    + (16 + config->replicas + flights) * SPW_CACHE_LINE; /* alignment */
     if (!spw_arena_create(&loop->arena, bytes))
         return false;
@@ -557,6 +379,7 @@ static bool take_memory(struct spw_loop *loop, size_t sched_bytes)
     loop->replicas = TAKE(config->replicas, struct loop_replica);
     loop->events = TAKE(loop->events_max, struct loop_event);
     loop->ranks = TAKE(ranks, struct loop_rank);
+    loop->tenant_rows = TAKE(loop->tenants->count, struct spw_metrics_tenant);
     for (uint32_t i = 0; i < config->replicas; i++) {
         loop->replicas[i].flights = TAKE(loop->flights_max, struct loop_flight);
         for (uint32_t f = 0; f < loop->flights_max; f++)
@@ -582,14 +405,20 @@ enum spw_status spw_loop_create(const struct spw_loop_config *config, struct spw
     spw_buffer_init(&loop->metrics_text, 64u << 20);
     atomic_init(&loop->ready, false);
     atomic_init(&loop->healthy, true);
-    enum spw_status status = size_scheduler(loop, &sched_bytes, error);
+    enum spw_status status =
+        spw_tenants_parse(config->config->tenants, config->config->queue, &loop->tenants, error);
+    if (!status)
+        status = size_scheduler(loop, &sched_bytes, error);
     if (!status && !take_memory(loop, sched_bytes))
         status = spw_fail(error, SPW_NO_MEMORY, "out of memory for the scheduler");
+    if (!status)
+        status = spw_loop_kv_create(loop, error);
     if (status) {
         spw_loop_destroy(loop);
         return status;
     }
-    loop->started_ns = loop->now_ns = loop->finished_ns = spw_clock_now(&config->clock);
+    spw_loop_set_tenants(loop);
+    loop->started_ns = loop->now_ns = spw_clock_now(&config->clock);
     spw_tp_handle(config->tp, SPW_WIRE_RESULT, on_result, loop);
     spw_loop_ranks_attach(loop);
     spw_loop_report(loop);
@@ -610,7 +439,9 @@ void spw_loop_destroy(struct spw_loop *loop)
     spw_buffer_done(&loop->status_text);
     spw_buffer_done(&loop->metrics_text);
     pthread_mutex_destroy(&loop->report_lock);
+    spw_loop_kv_destroy(loop);
     spw_arena_done(&loop->arena);
+    spw_tenants_destroy(loop->tenants);
     free(loop);
 }
 

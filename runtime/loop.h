@@ -34,7 +34,8 @@ struct spw_loop_config {
     struct spw_clock clock;
     struct spw_door *const *doors;
     uint32_t door_count;
-    uint32_t kv_blocks; /* of a replica */
+    uint32_t kv_blocks;                /* of a replica */
+    uint32_t host_blocks, disk_blocks; /* of a replica, beside the device; 0: no such tier */
     uint32_t context_tokens;
     const struct spw_rank_info *ranks; /* by rank */
     const atomic_int *stop;            /* SPW_STOP_*, set by a signal handler; may be NULL */

@@ -39,7 +39,7 @@ void spw_loop_ranks_attach(struct spw_loop *loop)
         loop->ranks[i].status.waiting_rank = UINT32_MAX;
 }
 
-static const char *host_of(const struct spw_loop *loop, uint32_t rank)
+const char *spw_loop_host_of(const struct spw_loop *loop, uint32_t rank)
 {
     return loop->config.ranks ? loop->config.ranks[rank].host : "?";
 }
@@ -56,6 +56,7 @@ void spw_loop_replica_lost(struct spw_loop *loop, uint32_t index, enum spw_statu
     replica->flight_count = 0;
     spw_log_error("loop", "replica lost replica=%u status=%s: %s", index, spw_status_name(why),
                   words);
+    spw_loop_kv_void(loop, index);
     if (was_up)
         spw_sched_replica_down(loop->sched, loop->now_ns, index);
     for (uint32_t i = 0; i < loop->config.config->replicas; i++)
@@ -72,7 +73,7 @@ static void lose_worker(struct spw_loop *loop, uint32_t rank, const struct spw_p
     char words[SPW_ERROR_TEXT_MAX];
     bool failed = state->status.state == SPW_RANK_FAILED;
     snprintf(words, sizeof(words), "rank %u (worker on %s, replica %u stage %u tensor %u) %s%.300s",
-             rank, host_of(loop, rank), place->replica, place->stage, place->tensor,
+             rank, spw_loop_host_of(loop, rank), place->replica, place->stage, place->tensor,
              failed ? "failed: " : "is lost", failed ? state->status.error : "");
     spw_loop_replica_lost(loop, place->replica, failed ? SPW_DEVICE : SPW_PEER_LOST, words);
     if (!failed)
@@ -117,7 +118,7 @@ static bool check_progress(struct spw_loop *loop, uint32_t index)
              "replica %u: step %llu has not ended for %.1f s; rank %u on %s has done the fewest "
              "steps (%llu), waits for: %s, last heard of %.1f s ago",
              index, (unsigned long long)oldest->step, (double)age_ns * 1e-9, rank,
-             host_of(loop, rank), (unsigned long long)state->status.steps,
+             spw_loop_host_of(loop, rank), (unsigned long long)state->status.steps,
              state->status.waiting_for, (double)(loop->now_ns - state->heard_ns) * 1e-9);
     if (!oldest->warned) {
         oldest->warned = true;
@@ -138,6 +139,7 @@ static void check_ready(struct spw_loop *loop, uint32_t index)
     for (uint32_t i = 0; i < config->pipeline * config->tensor; i++)
         if (loop->ranks[first + i].status.state != SPW_RANK_READY)
             return;
+    spw_loop_kv_found(loop, index);
     replica->up = true;
     spw_sched_replica_up(loop->sched, loop->now_ns, index);
     spw_log_info("loop", "replica serves replica=%u", index);
@@ -168,14 +170,15 @@ void spw_loop_ranks_turn(struct spw_loop *loop)
             lose_worker(loop, rank, &place);
         else if (gone && state->status.state != SPW_RANK_LOST) {
             state->status.state = SPW_RANK_LOST;
-            spw_log_error("loop", "gateway lost rank=%u host=%s", rank, host_of(loop, rank));
+            spw_log_error("loop", "gateway lost rank=%u host=%s", rank,
+                          spw_loop_host_of(loop, rank));
         }
         if (place.role == SPW_ROLE_GATEWAY && state->status.state != SPW_RANK_READY && !gone)
             gateways = false;
     }
     for (uint32_t i = 0; i < config->replicas; i++) {
         check_ready(loop, i);
-        if (!check_progress(loop, i))
+        if (!check_progress(loop, i) || !spw_loop_kv_progress(loop, i))
             healthy = false;
         serving += loop->replicas[i].up;
         alive += !loop->replicas[i].lost;

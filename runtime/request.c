@@ -43,6 +43,7 @@ void spw_request_release(struct spw_request *request)
     free(request->output);
     free(request->logprobs);
     free(request->tops);
+    spw_prefix_done(&request->prefix);
     free(request);
 }
 
@@ -56,6 +57,13 @@ bool spw_request_stops_at(const struct spw_request *request, const int32_t *eos_
         if (request->stop_tokens[i] == token)
             return true;
     return false;
+}
+
+uint32_t spw_request_cached_tokens(const struct spw_request *request)
+{
+    bool known = atomic_load_explicit(&request->published, memory_order_acquire) > 0 ||
+                 atomic_load_explicit(&request->ended, memory_order_acquire);
+    return known ? request->cached_tokens : 0;
 }
 
 const char *spw_request_end_name(enum spw_request_end end)

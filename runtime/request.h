@@ -11,6 +11,7 @@
 #define SPW_REQUEST_H
 
 #include "runtime/base/status.h"
+#include "runtime/prefix.h"
 #include "runtime/sample/sampler.h"
 
 #include <stdatomic.h>
@@ -49,11 +50,18 @@ struct spw_request {
     uint32_t output_tokens_max;
     struct spw_sampling sampling;
     uint8_t priority;
+    uint32_t tenant;
     uint64_t deadline_ns; /* monotonic; 0: none */
     bool ignore_eos;
     int32_t
         stop_tokens[SPW_REQUEST_STOP_TOKENS_MAX]; /* beside the model's own end-of-text tokens */
     uint32_t stop_token_count;
+
+    /* the door names the prompt's blocks, the loop goes on; no array: it shares nothing */
+    struct spw_prefix prefix;
+
+    /* written by the loop before the first token is published */
+    uint32_t cached_tokens; /* of the prompt: not computed, as they were there */
 
     /* written by the loop; entry i is readable once published > i */
     int32_t *output;              /* [output_tokens_max] */
@@ -96,6 +104,11 @@ void spw_request_release(struct spw_request *request);
  */
 bool spw_request_stops_at(const struct spw_request *request, const int32_t *eos_tokens,
                           uint32_t eos_count, int32_t token);
+
+/* Of the prompt, not computed as it was computed before. 0 until a token or the end is there. Any
+ * thread.
+ */
+uint32_t spw_request_cached_tokens(const struct spw_request *request);
 
 /* "stop", "length", "cancelled", "error" or NULL. */
 const char *spw_request_end_name(enum spw_request_end end);

@@ -38,6 +38,7 @@ struct spw_ask {
     int32_t stop_tokens[SPW_REQUEST_STOP_TOKENS_MAX];
     uint32_t stop_token_count;
     uint8_t priority;     /* 0, 1, 2; 1 is the default of the doors */
+    uint32_t tenant;      /* of service->tenants; 0: the default one */
     uint64_t deadline_ns; /* from now; 0: none */
 };
 

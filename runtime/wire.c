@@ -237,6 +237,13 @@ void spw_wire_status_encode(struct spw_buffer *out, const struct spw_wire_status
     spw_buffer_add_u64(out, status->kv_bytes);
     spw_buffer_add_u32(out, status->kv_blocks);
     spw_buffer_add_u64(out, status->compute_ns);
+    spw_buffer_add_u64(out, status->kv_host_bytes);
+    spw_buffer_add_u64(out, status->kv_disk_bytes);
+    spw_buffer_add_u64(out, status->kv_transfers_done);
+    spw_buffer_add_u64(out, status->kv_transfers_failed);
+    spw_buffer_add_u64(out, status->kv_damaged);
+    spw_buffer_add_u64(out, status->kv_host_block_ns);
+    spw_buffer_add_u64(out, status->kv_disk_block_ns);
     spw_buffer_add_u16(out, (uint16_t)error_bytes);
     spw_buffer_add(out, status->error, error_bytes);
 }
@@ -259,6 +266,13 @@ enum spw_status spw_wire_status_decode(const void *data, size_t bytes,
     status.kv_bytes = spw_reader_u64(&in);
     status.kv_blocks = spw_reader_u32(&in);
     status.compute_ns = spw_reader_u64(&in);
+    status.kv_host_bytes = spw_reader_u64(&in);
+    status.kv_disk_bytes = spw_reader_u64(&in);
+    status.kv_transfers_done = spw_reader_u64(&in);
+    status.kv_transfers_failed = spw_reader_u64(&in);
+    status.kv_damaged = spw_reader_u64(&in);
+    status.kv_host_block_ns = spw_reader_u64(&in);
+    status.kv_disk_block_ns = spw_reader_u64(&in);
     size_t error_bytes = spw_reader_u16(&in);
     const void *text = spw_reader_view(&in, error_bytes);
     if (in.failed || error_bytes >= sizeof(status.error) || spw_reader_left(&in) != 0 ||

@@ -13,15 +13,19 @@
 
 #include "runtime/base/buffer.h"
 #include "runtime/sample/sampler.h"
+#include "runtime/wire_kv.h"
 #include "scheduler/scheduler.h"
 #include "transport/coll.h"
 
 enum spw_wire_type {
     SPW_WIRE_STEP = SPW_TP_TYPE_USER, /* coordinator to the workers of a replica */
-    SPW_WIRE_TOKENS, /* last stage to the first: what was sampled, before the coordinator knows */
-    SPW_WIRE_RESULT, /* last stage to coordinator */
-    SPW_WIRE_STATUS, /* every rank to the coordinator, now and then */
-    SPW_WIRE_STOP,   /* coordinator to everyone: end */
+    SPW_WIRE_TOKENS,   /* last stage to the first: what was sampled, before the coordinator knows */
+    SPW_WIRE_RESULT,   /* last stage to coordinator */
+    SPW_WIRE_STATUS,   /* every rank to the coordinator, now and then */
+    SPW_WIRE_KV,       /* coordinator to the workers of a replica: blocks to copy (wire_kv.h) */
+    SPW_WIRE_KV_DONE,  /* worker to coordinator: copies that ended */
+    SPW_WIRE_KV_FOUND, /* worker to coordinator, before it is ready: blocks on its disk */
+    SPW_WIRE_STOP,     /* coordinator to everyone: end */
 };
 
 /* A sequence of a step as a worker needs it: spw_plan_seq plus tokens and sampling. */
@@ -56,8 +60,13 @@ struct spw_wire_status {
     uint64_t load_bytes_done, load_bytes_total;
     uint64_t kv_bytes;
     uint32_t kv_blocks;
-    uint64_t compute_ns;            /* in the engine so far */
-    char error[SPW_ERROR_TEXT_MAX]; /* of a rank that gives up, else "" */
+    uint64_t compute_ns; /* in the engine so far */
+    /* KV blocks beside the device, of this rank's shard (kv_store.h) */
+    uint64_t kv_host_bytes, kv_disk_bytes;
+    uint64_t kv_transfers_done, kv_transfers_failed;
+    uint64_t kv_damaged;                         /* blocks that were refused */
+    uint64_t kv_host_block_ns, kv_disk_block_ns; /* moving means of a copy; 0: none yet */
+    char error[SPW_ERROR_TEXT_MAX];              /* of a rank that gives up, else "" */
 };
 
 enum spw_rank_state {

@@ -1,71 +1,18 @@
-#include "runtime/worker.h"
+#include "runtime/worker_int.h"
 
 #include "runtime/base/clock.h"
 #include "runtime/base/log.h"
 #include "runtime/sample/sampler.h"
-#include "runtime/wire.h"
+#include "runtime/sched_sizes.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define STATUS_PERIOD_NS (200 * SPW_MS)
 #define IDLE_WAIT_NS     (100 * SPW_MS)
 #define POLL_MESSAGES    64u
 #define SEND_RETRY_NS    (5 * SPW_SECOND)
 #define GATHER_BYTES_MIN (1u << 20)
-
-/* A plan that arrived and waits for its turn. */
-struct queued_step {
-    uint8_t *data;
-    size_t bytes;
-};
-
-/* What a worker knows of a slot: no policy, only what plans told it. */
-struct slot {
-    uint32_t *blocks; /* [blocks_per_slot] */
-    uint32_t block_count;
-    uint64_t sample_step; /* last step that sampled for this slot, 0: none since it was opened */
-    uint64_t token_step;  /* the step `token` was sampled in */
-    int32_t token;
-};
-
-struct worker {
-    const struct spw_worker_config *config;
-    const struct spw_model_config *model;
-    struct spw_tp *tp;
-    struct spw_coll *coll;
-    struct spw_engine *engine;
-    struct spw_error *error;
-    enum spw_status failed; /* set by handlers; the loop acts on it */
-    bool stop_seen;
-
-    uint32_t queue_max, queue_head, queue_count;
-    struct queued_step *queue;
-    struct slot *slots;
-    uint32_t *slot_blocks;
-    uint32_t blocks_per_slot;
-
-    struct spw_wire_scratch scratch;
-    struct spw_step_seq *seqs;
-    int32_t *feedback; /* [step_seqs] ids that feedback rows take */
-    float *hidden_in, *hidden_out;
-    float *logits_part;     /* f32[seqs][own vocabulary part] */
-    float *logits_gathered; /* f32[seqs][vocab] by rank, on tensor index 0 */
-    float *logits_row;      /* f32[vocab] of one sequence in order */
-    void *sample_scratch;
-    struct spw_sample *samples;
-    uint64_t *digests; /* of the logits, with record_logits */
-    struct spw_wire_token *tokens;
-    struct spw_wire_token *tokens_in; /* of a message, while it is read */
-    struct spw_buffer message;
-    pthread_t thread;
-
-    struct spw_wire_status status;
-    uint64_t status_sent_ns;
-    _Atomic uint64_t load_done, load_total;
-};
 
 static bool is_first(const struct worker *worker)
 {
@@ -77,8 +24,7 @@ static bool is_last(const struct worker *worker)
     return worker->config->place.stage + 1 == worker->config->config->pipeline;
 }
 
-/* Send, waiting for room in the peer's bounded queue. */
-static enum spw_status send_message(struct worker *worker, uint32_t peer, uint32_t type)
+enum spw_status spw_worker_send(struct worker *worker, uint32_t peer, uint32_t type)
 {
     struct spw_buffer *message = &worker->message;
     if (message->failed)
@@ -98,7 +44,7 @@ static enum spw_status send_message(struct worker *worker, uint32_t peer, uint32
     return SPW_OK;
 }
 
-static void send_status(struct worker *worker)
+void spw_worker_send_status(struct worker *worker)
 {
     struct spw_wire_status *status = &worker->status;
     status->load_bytes_done = atomic_load(&worker->load_done);
@@ -118,18 +64,18 @@ static void send_status(struct worker *worker)
     worker->status_sent_ns = spw_clock_monotonic_ns();
 }
 
-static bool stopping(const struct worker *worker)
+bool spw_worker_stopping(const struct worker *worker)
 {
     return worker->stop_seen || (worker->config->stop && atomic_load(worker->config->stop));
 }
 
-/* Called while something is waited for: reports go on, and an end is seen. */
-static enum spw_status idle(void *context)
+enum spw_status spw_worker_idle(void *context)
 {
     struct worker *worker = context;
-    if (spw_clock_monotonic_ns() - worker->status_sent_ns >= STATUS_PERIOD_NS)
-        send_status(worker);
-    if (stopping(worker))
+    if (spw_clock_monotonic_ns() - worker->status_sent_ns >= SPW_WORKER_STATUS_PERIOD_NS)
+        spw_worker_send_status(worker);
+    spw_worker_kv_turn(worker);
+    if (spw_worker_stopping(worker))
         return SPW_CANCELLED;
     return worker->failed;
 }
@@ -206,8 +152,8 @@ static void on_load(void *context, uint64_t bytes_done, uint64_t bytes_total)
     atomic_store(&worker->load_done, bytes_done);
     atomic_store(&worker->load_total, bytes_total);
     if (pthread_equal(pthread_self(), worker->thread) &&
-        spw_clock_monotonic_ns() - worker->status_sent_ns >= STATUS_PERIOD_NS)
-        send_status(worker);
+        spw_clock_monotonic_ns() - worker->status_sent_ns >= SPW_WORKER_STATUS_PERIOD_NS)
+        spw_worker_send_status(worker);
 }
 
 /* Apply a sequence's plan to its slot's table. */
@@ -243,7 +189,7 @@ static enum spw_status await_feedback(struct worker *worker, struct slot *slot, 
     uint64_t timeout_ns = worker->config->config->step_timeout_seconds * SPW_SECOND;
     uint64_t give_up_ns = spw_clock_monotonic_ns() + timeout_ns;
     while (slot->token_step != slot->sample_step) {
-        enum spw_status status = idle(worker);
+        enum spw_status status = spw_worker_idle(worker);
         if (status)
             return status;
         if (spw_tp_poll(worker->tp, POLL_MESSAGES) > 0)
@@ -402,7 +348,7 @@ static enum spw_status tell_result(struct worker *worker, const struct spw_wire_
                 for (uint32_t i = 0; i < wire->sample_count; i++)
                     note_token(worker, wire->step, worker->tokens[i]);
             else
-                status = send_message(worker, peer, SPW_WIRE_TOKENS);
+                status = spw_worker_send(worker, peer, SPW_WIRE_TOKENS);
         }
     }
     if (status)
@@ -410,7 +356,7 @@ static enum spw_status tell_result(struct worker *worker, const struct spw_wire_
     spw_buffer_clear(&worker->message);
     spw_wire_result_encode(&worker->message, wire->replica, wire->step, compute_ns, worker->samples,
                            worker->digests, wire->sample_count);
-    return send_message(worker, 0, SPW_WIRE_RESULT);
+    return spw_worker_send(worker, 0, SPW_WIRE_RESULT);
 }
 
 static enum spw_status run_step(struct worker *worker, const struct queued_step *queued)
@@ -463,7 +409,12 @@ static bool take_memory(struct worker *worker)
     const struct spw_config *config = worker->config->config;
     size_t hidden = worker->model->hidden, vocab = worker->model->vocab;
     uint32_t seqs = config->slots;
-    uint32_t blocks = worker->config->kv_blocks;
+    const struct spw_kv_sizes kv = {.device_blocks = worker->config->kv_blocks,
+                                    .host_blocks = worker->config->host_blocks,
+                                    .disk_blocks = worker->config->disk_blocks};
+    const struct spw_sched_config sizes =
+        spw_sched_sizes(config, &kv, worker->config->context_tokens);
+    uint32_t blocks = spw_sched_plan_blocks_max(&sizes);
 
     worker->queue_max = config->pipeline + 4;
     worker->blocks_per_slot =
@@ -553,7 +504,7 @@ static enum spw_status join_group(struct worker *worker)
         .steps_in_flight = config->pipeline + 2,
         .timeout_ns = config->step_timeout_seconds * SPW_SECOND,
         .group_id = place->replica * config->pipeline + place->stage,
-        .idle = idle,
+        .idle = spw_worker_idle,
         .idle_context = worker,
     };
     if (place->stage > 0)
@@ -568,7 +519,7 @@ static enum spw_status load(struct worker *worker)
     const struct spw_config *config = worker->config->config;
     const struct spw_place *place = &worker->config->place;
     worker->status.state = SPW_RANK_LOADING;
-    send_status(worker);
+    spw_worker_send_status(worker);
     struct spw_engine_config engine = {
         .model = worker->config->model,
         .shard = {.tensor = config->tensor,
@@ -597,8 +548,11 @@ static enum spw_status load(struct worker *worker)
     worker->config->engine->kv(worker->engine, &kv);
     worker->status.kv_bytes = (uint64_t)kv.block_bytes * kv.blocks;
     worker->status.kv_blocks = kv.blocks;
+    status = spw_worker_kv_open(worker);
+    if (status)
+        return status;
     worker->status.state = SPW_RANK_READY;
-    send_status(worker);
+    spw_worker_send_status(worker);
     spw_log_info("worker", "ready replica=%u stage=%u tensor=%u kv_blocks=%u load_ms=%llu",
                  place->replica, place->stage, place->tensor, kv.blocks,
                  (unsigned long long)((spw_clock_monotonic_ns() - begin_ns) / SPW_MS));
@@ -608,7 +562,7 @@ static enum spw_status load(struct worker *worker)
 static enum spw_status serve(struct worker *worker)
 {
     for (;;) {
-        enum spw_status status = idle(worker);
+        enum spw_status status = spw_worker_idle(worker);
         if (status)
             return status;
         uint32_t moved = spw_tp_poll(worker->tp, POLL_MESSAGES);
@@ -639,6 +593,7 @@ enum spw_status spw_worker_run(const struct spw_worker_config *config, struct sp
     spw_tp_handle(worker->tp, SPW_WIRE_STEP, on_step, worker);
     spw_tp_handle(worker->tp, SPW_WIRE_TOKENS, on_tokens, worker);
     spw_tp_handle(worker->tp, SPW_WIRE_STOP, on_stop, worker);
+    spw_worker_kv_attach(worker);
     spw_tp_handle_peers(worker->tp, on_peer, worker);
     enum spw_status status = SPW_OK;
     if (!take_memory(worker))
@@ -649,7 +604,7 @@ enum spw_status spw_worker_run(const struct spw_worker_config *config, struct sp
         status = load(worker);
     if (!status)
         status = serve(worker);
-    if (stopping(worker))
+    if (spw_worker_stopping(worker))
         status = SPW_OK;
     worker->status.state = status ? SPW_RANK_FAILED : SPW_RANK_STOPPED;
     if (status) {
@@ -657,7 +612,8 @@ enum spw_status spw_worker_run(const struct spw_worker_config *config, struct sp
         snprintf(worker->status.error, sizeof(worker->status.error), "%s", error->text);
         spw_log_error("worker", "gives up status=%s: %s", spw_status_name(status), error->text);
     }
-    send_status(worker);
+    spw_worker_send_status(worker);
+    spw_worker_kv_close(worker);
     config->engine->destroy(worker->engine);
     spw_coll_destroy(worker->coll);
     for (uint32_t type = SPW_WIRE_STEP; type <= SPW_WIRE_STOP; type++)

@@ -29,6 +29,8 @@ struct spw_worker_config {
     bool pin;
     uint32_t pin_first_core;
     uint32_t kv_blocks;
+    uint32_t host_blocks, disk_blocks; /* beside the device; 0: no such tier */
+    struct spw_digest build;           /* of the executable, in the headers of blocks at rest */
     uint32_t context_tokens;
     const atomic_bool *stop; /* may be NULL: ends the loop from outside */
 };

@@ -194,7 +194,8 @@ static void check_replica(const struct spw_sched *sched, uint32_t index, struct 
     assert(replica->up || replica->running.count == 0);
     /* Work with nothing in flight is announced. */
     assert(replica->running.count == replica->loading.count || replica->steps_in_flight > 0 ||
-           replica->kv.transfers_used > 0 || sched->ready_links[index].next != SPW_SCHED_UNLINKED);
+           spw_sched_kv_moving(&replica->kv) ||
+           sched->ready_links[index].next != SPW_SCHED_UNLINKED);
     assert(replica->kv.unstarted.count == 0 ||
            replica->kv.transfers_used == replica->kv.transfers_max ||
            sched->moving_links[index].next != SPW_SCHED_UNLINKED);

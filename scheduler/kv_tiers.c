@@ -116,7 +116,7 @@ bool spw_sched_tiers_move_out(struct spw_sched_kv *kv, uint32_t id)
 
 void spw_sched_tiers_want_copy(struct spw_sched_kv *kv, uint32_t id)
 {
-    if (kv->counts[SPW_SCHED_HOST] == 0 || kv->copy_count == kv->node_count)
+    if (kv->counts[SPW_SCHED_DISK] == 0 || kv->copy_count == kv->node_count)
         return;
     kv->copies[(kv->copy_head + kv->copy_count++) % kv->node_count] = id;
 }
@@ -130,9 +130,7 @@ static enum spw_sched_tier wanted_copy(const struct spw_sched_kv *kv, uint32_t i
         return SPW_SCHED_DEVICE;
     if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE)
         return node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE ? SPW_SCHED_HOST : SPW_SCHED_DEVICE;
-    if (kv->counts[SPW_SCHED_DISK] > 0 && node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE)
-        return SPW_SCHED_DISK;
-    return SPW_SCHED_DEVICE;
+    return node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE ? SPW_SCHED_DISK : SPW_SCHED_DEVICE;
 }
 
 void spw_sched_tiers_balance(struct spw_sched_kv *kv)
@@ -153,7 +151,7 @@ void spw_sched_tiers_balance(struct spw_sched_kv *kv)
         kv->copy_count--;
         const enum spw_sched_tier tier = wanted_copy(kv, id);
         if (tier != SPW_SCHED_DEVICE && copy_pays(kv, kv->nodes[id].index))
-            copy_to(kv, id, tier, true);
+            copy_to(kv, id, tier, tier == SPW_SCHED_HOST);
     }
 }
 
@@ -209,7 +207,7 @@ static void end_copy(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier t
     } else if (node->leaving && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0) {
         spw_sched_kv_leave_device(kv, id);
     } else {
-        if (ok && node->refs == 0 && tier == SPW_SCHED_HOST && kv->counts[SPW_SCHED_DISK] > 0)
+        if (ok && node->refs == 0 && tier == SPW_SCHED_HOST)
             spw_sched_tiers_want_copy(kv, id); /* on disk next */
         spw_sched_kv_settle(kv, id);
     }

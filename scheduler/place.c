@@ -318,4 +318,6 @@ void spw_sched_place_waiting(struct spw_sched *sched)
         while (skipped_count > 0)
             spw_sched_wait_resume(sched, lane, skipped[--skipped_count]);
     }
+    if (sched->totals.waiting > 0 && sched->placed_ns == 0)
+        sched->placed_ns = sched->now_ns; /* from now on somebody waits for a place */
 }

@@ -3,7 +3,7 @@
 
 #include "scheduler/sched_int.h"
 
-#define PLACED_MIN 8u /* placements before their mean says something */
+#define PLACED_MIN 3u /* placements before their mean says something */
 
 enum spw_sched_answer spw_sched_admit(const struct spw_sched *sched,
                                       const struct spw_sched_request *request)

@@ -1,8 +1,14 @@
+/* OpenSSL 3's EVP takes memory for every digest, and spw_sha256_two must not: the functions below
+ * it, deprecated by name, are what it ends in.
+ */
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include "runtime/base/hash.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/sha.h>
 #include <stdlib.h>
 
 #define XXH_INLINE_ALL
@@ -54,6 +60,17 @@ struct spw_digest spw_sha256(const void *data, size_t bytes)
     unsigned size = sizeof(digest.byte);
     int ok = EVP_Digest(data, bytes, digest.byte, &size, EVP_sha256(), NULL);
     assert(ok == 1 && size == sizeof(digest.byte));
+    return digest;
+}
+
+struct spw_digest spw_sha256_two(const void *first, size_t first_bytes, const void *second,
+                                 size_t second_bytes)
+{
+    struct spw_digest digest;
+    SHA256_CTX context;
+    int ok = SHA256_Init(&context) && SHA256_Update(&context, first, first_bytes) &&
+             SHA256_Update(&context, second, second_bytes) && SHA256_Final(digest.byte, &context);
+    assert(ok);
     return digest;
 }
 

@@ -24,6 +24,9 @@ void spw_sha256_destroy(struct spw_sha256 *sha); /* instead of finish; accepts N
 
 /* One call for data in one piece. */
 struct spw_digest spw_sha256(const void *data, size_t bytes);
+/* The same for data in two pieces, without an allocation. */
+struct spw_digest spw_sha256_two(const void *first, size_t first_bytes, const void *second,
+                                 size_t second_bytes);
 
 struct spw_digest spw_hmac_sha256(const void *key, size_t key_bytes, const void *data,
                                   size_t bytes);

@@ -49,5 +49,7 @@ enum spw_status spw_bench_collective(const struct spw_bench_options *options, FI
                                      struct spw_error *error);
 enum spw_status spw_bench_latency(const struct spw_bench_options *options, FILE *out,
                                   struct spw_error *error);
+enum spw_status spw_bench_scheduler(const struct spw_bench_options *options, FILE *out,
+                                    struct spw_error *error);
 
 #endif

@@ -74,11 +74,48 @@ static void try_status(const uint8_t *data, size_t bytes)
     spw_buffer_done(&out);
 }
 
+static void try_kv(const uint8_t *data, size_t bytes)
+{
+    static struct spw_wire_kv transfers[SPW_WIRE_KV_MAX];
+    struct spw_buffer out;
+    uint32_t count;
+    if (spw_wire_kv_decode(data, bytes, transfers, SPW_WIRE_KV_MAX, &count) || count == 0)
+        return; /* without transfers the replica is not in what was decoded */
+    spw_buffer_init(&out, bytes);
+    spw_wire_kv_encode(&out, transfers[0].transfer.replica, transfers, count);
+    expect_bytes(&out, data, bytes);
+}
+
+static void try_kv_done(const uint8_t *data, size_t bytes)
+{
+    static struct spw_wire_kv_done ends[SPW_WIRE_KV_MAX];
+    struct spw_buffer out;
+    uint32_t count;
+    if (spw_wire_kv_done_decode(data, bytes, ends, SPW_WIRE_KV_MAX, &count))
+        return;
+    spw_buffer_init(&out, bytes);
+    spw_wire_kv_done_encode(&out, ends, count);
+    expect_bytes(&out, data, bytes);
+}
+
+static void try_kv_found(const uint8_t *data, size_t bytes)
+{
+    static struct spw_kv_found found[SPW_WIRE_FOUND_MAX];
+    struct spw_buffer out;
+    uint32_t count;
+    bool last;
+    if (spw_wire_kv_found_decode(data, bytes, found, SPW_WIRE_FOUND_MAX, &count, &last))
+        return;
+    spw_buffer_init(&out, bytes);
+    spw_wire_kv_found_encode(&out, found, count, last);
+    expect_bytes(&out, data, bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     if (bytes == 0)
         return 0;
-    switch (data[0] % 4) {
+    switch (data[0] % 8) {
     case 0:
         try_step(data + 1, bytes - 1);
         break;
@@ -87,6 +124,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         break;
     case 2:
         try_result(data + 1, bytes - 1);
+        break;
+    case 4:
+        try_kv(data + 1, bytes - 1);
+        break;
+    case 5:
+        try_kv_done(data + 1, bytes - 1);
+        break;
+    case 6:
+        try_kv_found(data + 1, bytes - 1);
         break;
     default:
         try_status(data + 1, bytes - 1);

@@ -41,6 +41,11 @@ static void sha256_known_answers(void **state)
     expect_hex(spw_sha256_finish(sha),
                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     free(million);
+    for (size_t first = 0; first <= 3; first++)
+        expect_hex(spw_sha256_two("abc", first, &"abc"[first], 3 - first),
+                   "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    expect_hex(spw_sha256_two("", 0, "", 0),
+               "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     spw_sha256_destroy(spw_sha256_create());
     spw_sha256_destroy(NULL);
 }

@@ -151,6 +151,11 @@ void fake_service_init(struct fake_service *fake)
         .metrics = metrics,
         .context = fake,
     };
+    struct spw_error error;
+    enum spw_status status =
+        spw_tenants_parse("research=3,web=1:200", 1024, &fake->tenants, &error);
+    assert(status == SPW_OK);
+    fake->service.tenants = fake->tenants;
     memset(fake->service.model_digest_hex, 'a', SPW_SHA256_HEX_BYTES - 1);
     fake->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     assert(fake->wake_fd >= 0);
@@ -165,6 +170,7 @@ void fake_service_wake(void *context)
 void fake_service_done(struct fake_service *fake)
 {
     close(fake->wake_fd);
+    spw_tenants_destroy(fake->tenants);
 }
 
 /* --- the loop --- */
@@ -258,6 +264,8 @@ static void *run(void *context)
                 continue;
             }
             assert(count < LIVE_MAX);
+            atomic_store(&fake->tenant, request->tenant);
+            request->cached_tokens = request->prompt_tokens - 1;
             request->loop_known = true;
             request->door->live++;
             atomic_fetch_add(&fake->live, 1);

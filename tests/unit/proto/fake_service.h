@@ -21,6 +21,7 @@
 struct fake_service {
     struct spw_service service;
     struct spw_model_config model;
+    struct spw_tenants *tenants; /* default, research, web */
     struct spw_door *door;
     pthread_t thread;
     atomic_bool stop;
@@ -30,6 +31,7 @@ struct fake_service {
     atomic_uint turn_us;         /* rest between turns with work */
     atomic_uint live, cancelled, finished, failed;
     atomic_ulong published; /* tokens */
+    atomic_uint tenant;     /* of the last request taken */
     int wake_fd;
 };
 

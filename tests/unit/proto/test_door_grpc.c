@@ -86,7 +86,7 @@ struct answer {
     float logprobs[8192];
     bool finished;
     int reason;
-    uint32_t prompt_tokens, output_tokens;
+    uint32_t prompt_tokens, output_tokens, cached_tokens;
     size_t stop_after; /* messages; 0: never */
 };
 
@@ -117,6 +117,7 @@ static bool collect(void *context, const Spillway__V1__GenerateResponse *respons
         answer->reason = response->finish->reason;
         answer->prompt_tokens = response->finish->usage->prompt_tokens;
         answer->output_tokens = response->finish->usage->output_tokens;
+        answer->cached_tokens = response->finish->usage->cached_tokens;
         snprintf(answer->stop, sizeof(answer->stop), "%s", response->finish->stop);
     }
     return answer->stop_after == 0 || answer->messages < answer->stop_after;
@@ -165,6 +166,7 @@ static void answers(void **state)
     assert_int_equal(answer.reason, LENGTH);
     assert_int_equal(answer.prompt_tokens, 3);
     assert_int_equal(answer.output_tokens, 7);
+    assert_int_equal(answer.cached_tokens, 2);
     assert_int_equal(answer.tokens, 7);
     assert_int_equal(strspn(answer.id, "0123456789abcdef"), 16);
     assert_string_equal(answer.site, "local");

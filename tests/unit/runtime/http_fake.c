@@ -73,7 +73,12 @@ static void take(struct http_fake *fake, struct spw_request *request)
         .stop_token_count = request->stop_token_count,
         .output_tokens_max = request->output_tokens_max,
         .prompt_tokens = request->prompt_tokens,
+        .tenant = request->tenant,
+        .hash_count = request->prefix.count,
     };
+    if (request->prefix.count)
+        fake->last.first_hash = request->prefix.hashes[0];
+    request->cached_tokens = SPW_MIN(HTTP_FAKE_CACHED, request->prompt_tokens);
     memcpy(fake->last.stop_tokens, request->stop_tokens, sizeof(fake->last.stop_tokens));
     memcpy(fake->last.prompt, request->prompt,
            SPW_MIN(request->prompt_tokens, SPW_ARRAY_COUNT(fake->last.prompt)) *
@@ -200,6 +205,8 @@ struct http_fake *http_fake_create(void)
         status = spw_tokenizer_open(dir, &fake->tokenizer, &error);
     if (!status)
         source = spw_tokenizer_setting(fake->tokenizer, "chat_template");
+    if (!status)
+        status = spw_tenants_parse("research=3,web=1:200", 1024, &fake->tenants, &error);
     if (!status && source)
         status = spw_chat_template_compile(source, strlen(source), &fake->chat_template, &error);
     if (status) {
@@ -221,12 +228,18 @@ struct http_fake *http_fake_create(void)
         .requests_max = 512,
         .body_bytes_max = 64u << 10,
         .started_wall_seconds = 1700000000,
+        .tenants = fake->tenants,
+        .prefix_block_tokens = HTTP_FAKE_BLOCK_TOKENS,
         .ready = is_ready,
         .healthy = is_healthy,
         .status_json = status_json,
         .metrics = metrics,
         .context = fake,
     };
+    for (uint32_t i = 0; i < fake->tenants->count; i++)
+        fake->tenants->list[i].chain =
+            spw_prefix_salt(fake->service.model_digest_hex, fake->service.engine_class,
+                            HTTP_FAKE_BLOCK_TOKENS, fake->tenants->list[i].name);
     return fake;
 }
 
@@ -234,6 +247,7 @@ void http_fake_destroy(struct http_fake *fake)
 {
     if (!fake)
         return;
+    spw_tenants_destroy(fake->tenants);
     spw_chat_template_destroy(fake->chat_template);
     spw_tokenizer_close(fake->tokenizer);
     spw_model_close(fake->model);

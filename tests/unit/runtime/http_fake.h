@@ -19,7 +19,9 @@ struct http_fake_asked {
     bool ignore_eos;
     int32_t stop_tokens[SPW_REQUEST_STOP_TOKENS_MAX];
     uint32_t stop_token_count, output_tokens_max, prompt_tokens;
-    int32_t prompt[64]; /* the first of them */
+    uint32_t tenant, hash_count;
+    struct spw_sched_hash first_hash; /* with hash_count */
+    int32_t prompt[64];               /* the first of them */
 };
 
 struct http_fake {
@@ -27,6 +29,7 @@ struct http_fake {
     struct spw_model *model;
     struct spw_tokenizer *tokenizer;
     struct spw_chat_template *chat_template;
+    struct spw_tenants *tenants; /* default, research, web */
     struct spw_door_http *http;
     pthread_t thread;
     int wake_fd;
@@ -50,6 +53,9 @@ struct http_fake {
     struct spw_request *requests[HTTP_FAKE_LIVE_MAX];
     uint32_t count;
 };
+
+#define HTTP_FAKE_BLOCK_TOKENS 8
+#define HTTP_FAKE_CACHED       3 /* of each prompt, as the loop says */
 
 /* Token `index` of the answer to this prompt, and its logprob. */
 int32_t http_fake_token(const int32_t *prompt, size_t count, uint32_t index);

@@ -69,6 +69,7 @@ struct fixture {
     struct spw_config config;
     struct spw_model_config model;
     uint32_t kv_blocks;
+    uint32_t host_blocks, disk_blocks; /* beside them; 0: none */
     uint32_t context_tokens;
     struct spw_service service;
     struct spw_door door;
@@ -105,7 +106,7 @@ void fixture_report(struct fixture *fixture, uint32_t rank, enum spw_rank_state 
 
 /* A request with a random prompt. The caller may change it before fixture_submit. */
 struct client *fixture_client(struct fixture *fixture, uint32_t prompt_tokens, uint32_t output_max);
-/* Works out the right answer and hands the request to the loop. */
+/* Works out the right answer, names the prompt's blocks and hands the request to the loop. */
 void fixture_submit(struct fixture *fixture, struct client *client);
 /* Turns and reads notices; tokens are compared as they come. */
 void fixture_turns(struct fixture *fixture, uint32_t turns);

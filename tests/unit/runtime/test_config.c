@@ -48,6 +48,12 @@ static void defaults(void **state)
     expected.step_tokens = 512;
     expected.slots = 64;
     expected.queue = 1024;
+    snprintf(expected.prefix_cache, sizeof(expected.prefix_cache), "%s", "tenant");
+    snprintf(expected.evict, sizeof(expected.evict), "%s", "cost");
+    expected.prompt_weight = 1;
+    expected.output_weight = 2;
+    expected.patience_ms = 10000;
+    expected.batch_share_percent = 10;
     expected.body_bytes = 4u << 20;
     expected.step_timeout_seconds = 60;
     expected.start_timeout_seconds = 600;
@@ -89,6 +95,11 @@ static const struct number_row numbers[] = {
     NUMBER(prefill_chunk, false, 0, 65536),
     NUMBER(slots, false, 1, 4096),
     NUMBER(queue, false, 1, 1u << 20),
+    NUMBER(prompt_weight, false, 0, 1000),
+    NUMBER(output_weight, false, 0, 1000),
+    NUMBER(itl_goal_ms, false, 0, 3600000),
+    NUMBER(patience_ms, false, 1, 86400000),
+    NUMBER(batch_share_percent, false, 0, 100),
     NUMBER(body_bytes, true, 1024, 1ull << 30),
     NUMBER(step_timeout_seconds, false, 1, 86400),
     NUMBER(start_timeout_seconds, false, 1, 86400),
@@ -175,6 +186,12 @@ static void words_and_switches(void **state)
     refused("dtype: auto f32\n",
             "site.yaml line 1: dtype is 'auto f32': one of auto f32 bf16 is right");
     refused("dtype: ''\n", "site.yaml line 1: dtype is '': one of auto f32 bf16 is right");
+    assert_int_equal(parse("prefix_cache: off\nevict: lru\ntenants: a=2,b=1:9\n"), SPW_OK);
+    assert_string_equal(config.prefix_cache, "off");
+    assert_string_equal(config.evict, "lru");
+    assert_string_equal(config.tenants, "a=2,b=1:9");
+    refused("prefix_cache: on\n",
+            "site.yaml line 1: prefix_cache is 'on': one of off tenant all is right");
     refused("pin: maybe\n", "site.yaml line 1: pin is 'maybe': true or false is right");
     char text[700], words[100];
     memset(text, 'x', sizeof(text));
@@ -413,9 +430,21 @@ static void knobs_fit_together(void **state)
         {"prefill_chunk: 513", "prefill-chunk is 513, step-tokens 512: at most that fits"},
         {"slots: 513", "slots is 513, step-tokens 512: every running request needs a row, raise "
                        "--step-tokens or lower --slots"},
+        {"disk_kv_bytes: 1K\nhost_kv_bytes: 2K",
+         "disk-kv-bytes is 1024: it needs kv-dir, which is '', and host-kv-bytes, which is 2048"},
+        {"disk_kv_bytes: 1K\nkv_dir: /k",
+         "disk-kv-bytes is 1024: it needs kv-dir, which is '/k', and host-kv-bytes, which is 0"},
+        {"kv_dir: /k", "kv-dir is set and disk-kv-bytes is 0: say how much of it a worker may use, "
+                       "or leave kv-dir out"},
         {"tls_cert: a.pem", "tls-cert and tls-key belong together: set both or none"},
         {"tls_key: a.pem", "tls-cert and tls-key belong together: set both or none"},
         {"tls_client_ca: a.pem", "tls-client-ca needs tls-cert and tls-key"},
+        {"prompt_weight: 0\noutput_weight: 0",
+         "prompt-weight and output-weight are both 0: then nothing is shared out, set one of them "
+         "to 1 or more"},
+        {"queue: 9\ntenants: a=2,b=1:10",
+         "tenants: entry 2 'b=1:10': the queue must be a number from 1 to 9, the knob queue; "
+         "NAME=WEIGHT or NAME=WEIGHT:QUEUE is right, as in research=3,web=1:200"},
         {"replicas: 1024\npipeline: 4",
          "the layout has 4098 ranks (1 coordinator, 4096 workers, 1 gateways): at most 4096 are "
          "possible"},
@@ -425,9 +454,16 @@ static void knobs_fit_together(void **state)
         assert_int_equal(spw_config_check(&config, &error), SPW_CONFIG);
         assert_string_equal(error.text, rows[i].words);
     }
-    static const char *const good[] = {
-        "tensor: 8\npipeline: 64\nreplicas: 7",      "prefill_chunk: 512", "slots: 512",
-        "tls_cert: a\ntls_key: b\ntls_client_ca: c", "block_tokens: 8",    "block_tokens: 256"};
+    static const char *const good[] = {"tensor: 8\npipeline: 64\nreplicas: 7",
+                                       "prefill_chunk: 512",
+                                       "slots: 512",
+                                       "tls_cert: a\ntls_key: b\ntls_client_ca: c",
+                                       "block_tokens: 8",
+                                       "block_tokens: 256",
+                                       "host_kv_bytes: 1G",
+                                       "host_kv_bytes: 1G\ndisk_kv_bytes: 1T\nkv_dir: /k",
+                                       "queue: 9\ntenants: default=5,b=1:9",
+                                       "prompt_weight: 0"};
     for (size_t i = 0; i < SPW_ARRAY_COUNT(good); i++) {
         assert_int_equal(parse(good[i]), SPW_OK);
         assert_int_equal(spw_config_check(&config, &error), SPW_OK);
@@ -454,12 +490,23 @@ static const struct {
     {"threads", "2", false},
     {"pin", NULL, false},
     {"kv-bytes", "1G", true},
+    {"host-kv-bytes", "1G", true},
+    {"disk-kv-bytes", "1G", true},
+    {"kv-dir", "/k", false},
     {"block-tokens", "32", true},
     {"context-tokens", "128", true},
     {"step-tokens", "128", true},
     {"prefill-chunk", "128", true},
     {"slots", "8", true},
     {"queue", "8", true},
+    {"prefix-cache", "all", true},
+    {"evict", "lru", false},
+    {"tenants", "a=1", false},
+    {"prompt-weight", "2", false},
+    {"output-weight", "3", false},
+    {"itl-goal-ms", "50", false},
+    {"patience-ms", "50", false},
+    {"batch-share-percent", "50", false},
     {"body-bytes", "1M", false},
     {"step-timeout-seconds", "5", true},
     {"start-timeout-seconds", "5", true},
@@ -486,11 +533,12 @@ static void digest_changes_with_what_is_agreed(void **state)
     spw_config_defaults(&config);
     struct spw_digest digest = spw_config_digest(&config);
     spw_config_agreed_text(&config, text, sizeof(text));
-    assert_string_equal(text,
-                        "tensor=1 pipeline=1 replicas=1 prefill=0 decode=0 gateways=1 spares=0 "
-                        "dtype=auto kv_bytes=0 block_tokens=16 context_tokens=0 step_tokens=512 "
-                        "prefill_chunk=0 slots=64 queue=1024 step_timeout_seconds=60 "
-                        "start_timeout_seconds=600");
+    assert_string_equal(
+        text, "tensor=1 pipeline=1 replicas=1 prefill=0 decode=0 gateways=1 spares=0 "
+              "dtype=auto kv_bytes=0 host_kv_bytes=0 disk_kv_bytes=0 block_tokens=16 "
+              "context_tokens=0 step_tokens=512 "
+              "prefill_chunk=0 slots=64 queue=1024 prefix_cache=tenant step_timeout_seconds=60 "
+              "start_timeout_seconds=600");
     for (size_t i = 0; i < SPW_ARRAY_COUNT(agreements); i++) {
         assert_int_equal(flag(agreements[i].key, agreements[i].value), SPW_OK);
         struct spw_digest now = spw_config_digest(&config);

@@ -470,6 +470,10 @@ static void test_settings(void **state)
                           "{\"prompt\":[1],\"max_tokens\":3,\"top_k\":-1}", &status));
     asked = http_fake_last(fake);
     assert_int_equal(asked.priority, 2);
+    json_decref(http_call(address, "/v1/completions", "X-Spillway-Priority: Batch\r\n",
+                          "{\"prompt\":[1],\"max_tokens\":3,\"top_k\":-1}", &status));
+    asked = http_fake_last(fake);
+    assert_int_equal(asked.priority, 2);
     assert_int_equal(asked.sampling.top_k, 0);
     assert_true(asked.sampling.temperature == 1.0f && asked.sampling.top_p == 1.0f);
     assert_true(asked.deadline_ns == 0 && !asked.ignore_eos);
@@ -645,9 +649,57 @@ static void test_deep_json(void **state)
     json_decref(json);
 }
 
+/* Whose request it is goes on to the loop, with names of blocks that only that tenant has. */
+static void test_tenants(void **state)
+{
+    static const struct {
+        const char *headers;
+        uint32_t tenant;
+    } rows[] = {{"", 0},
+                {"X-Spillway-Tenant: default\r\n", 0},
+                {"X-Spillway-Tenant: research\r\n", 1},
+                {"x-spillway-tenant: web\r\n", 2}};
+    static const char body[] =
+        "{\"prompt\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17],\"max_tokens\":1}";
+    struct spw_sched_hash seen[4];
+    int status;
+    (void)state;
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(rows); i++) {
+        json_t *json = http_call(address, "/v1/completions", rows[i].headers, body, &status);
+        assert_int_equal(status, 200);
+        struct http_fake_asked asked = http_fake_last(fake);
+        assert_int_equal(asked.tenant, rows[i].tenant);
+        assert_int_equal(asked.hash_count, 2);
+        seen[i] = asked.first_hash;
+        const json_t *usage = json_object_get(json, "usage");
+        assert_int_equal(
+            number_at(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"),
+            HTTP_FAKE_CACHED);
+        json_decref(json);
+    }
+    assert_memory_equal(&seen[0], &seen[1], sizeof(seen[0]));
+    assert_true(seen[0].low != seen[2].low && seen[2].low != seen[3].low);
+    static const char *const bad[] = {"nobody", "", "Research", "research=3"};
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(bad); i++) {
+        char header[80], words[200];
+        snprintf(header, sizeof(header), "X-Spillway-Tenant: %s\r\n", bad[i]);
+        snprintf(words, sizeof(words),
+                 "X-Spillway-Tenant is '%s': this deployment has no such tenant, the key tenants "
+                 "of its site file names them",
+                 bad[i]);
+        json_t *json = http_call(address, "/v1/completions", header, body, &status);
+        const json_t *fault = json_object_get(json, "error");
+        assert_int_equal(status, 400);
+        assert_string_equal(text_at(fault, "message"), words);
+        assert_string_equal(text_at(fault, "param"), "X-Spillway-Tenant");
+        json_decref(json);
+    }
+}
+
 static void test_bad_headers(void **state)
 {
-    static const char *const rows[] = {"X-Spillway-Priority: 3\r\n", "X-Spillway-Priority: \r\n",
+    static const char *const rows[] = {"X-Spillway-Priority: batches\r\n",
+                                       "X-Spillway-Priority: 3\r\n", "X-Spillway-Priority: \r\n",
                                        "X-Spillway-Deadline-Ms: 0\r\n",
                                        "X-Spillway-Deadline-Ms: soon\r\n"};
     (void)state;
@@ -673,6 +725,7 @@ int main(void)
         T(test_settings),      T(test_stop_string),
         T(test_refusals),      T(test_json_position),
         T(test_deep_json),     T(test_bad_headers),
+        T(test_tenants),
     };
     spw_log_level_set(SPW_LOG_ERROR); /* refusals are logged, and this program is full of them */
     return cmocka_run_group_tests(tests, load, unload);

@@ -67,7 +67,8 @@ static void every_answer_is_right(void **state)
         spw_sched_totals(fx.loop->sched, &totals);
         assert_int_equal(totals.finished, 120);
         assert_int_equal(totals.kv_blocks_used, 0);
-        assert_int_equal(totals.preempted > 0, rows[row].preempts);
+        if (rows[row].preempts) /* others may be, too: the batch lane makes room for the rest */
+            assert_true(totals.preempted > 0);
         assert_int_equal(fx.loop->metrics.requests_stop, stops);
         assert_int_equal(fx.loop->metrics.requests_length, 120 - stops);
         assert_true(stops > 20 && stops < 100);
@@ -77,7 +78,7 @@ static void every_answer_is_right(void **state)
         fixture_turns(&fx, 20); /* ranks whose results nobody waits for catch up */
         /* one step ahead: tokens go from step to step without the coordinator */
         const struct fake_worker *first = &fx.workers[1], *last = first;
-        assert_true(first->fed_back > tokens / rows[row].replicas / 4);
+        assert_true(first->fed_back > tokens / rows[row].replicas / 5);
         for (uint32_t rank = 1; rank < fx.rank_count; rank++) {
             struct spw_place place = fx.workers[rank].place;
             if (place.role != SPW_ROLE_WORKER)
@@ -212,8 +213,9 @@ static void what_does_not_fit_is_refused(void **state)
     fixture_submit(&fx, clients[4]);
     fixture_turns(&fx, 1);
     for (int i = 3; i < 5; i++) {
-        fixture_expect_error(clients[i], SPW_FULL, "the queue is full: try again later");
-        assert_in_range(clients[i]->request->retry_after_seconds, 1, 60);
+        fixture_expect_error(clients[i], SPW_FULL,
+                             "the queue is full, 2 requests may wait: try again later");
+        assert_in_range(clients[i]->request->retry_after_seconds, 1, 3600);
     }
     fixture_finish(&fx, 2000);
     for (int i = 0; i < 3; i++)
@@ -342,7 +344,7 @@ static void draining_takes_nothing_new(void **state)
     fixture_expect_answer(old[0]);
     fixture_expect_answer(old[1]);
     fixture_expect_error(late, SPW_FULL, "this deployment is draining and takes no new requests");
-    assert_in_range(late->request->retry_after_seconds, 1, 60);
+    assert_int_equal(late->request->retry_after_seconds, 30);
     fixture_close(&fx);
 }
 

@@ -187,6 +187,19 @@ static const struct spw_sched_totals totals = {.waiting = 3,
                                                .kv_blocks_used = 25,
                                                .kv_blocks_total = 100,
                                                .preempted = 6,
+                                               .prompt_tokens = 5000,
+                                               .cached_tokens = 1200,
+                                               .kv_blocks_cached = 31,
+                                               .host_blocks_used = 32,
+                                               .host_blocks_total = 33,
+                                               .disk_blocks_used = 34,
+                                               .disk_blocks_total = 35,
+                                               .evicted_blocks = 36,
+                                               .transfers_done = 37,
+                                               .transfers_failed = 38,
+                                               .swapped = 39,
+                                               .running_batch = 1,
+                                               .waiting_batch = 2,
                                                .steps = 1234567890123};
 
 static void fill(struct spw_metrics *metrics)
@@ -213,8 +226,8 @@ static void the_text_is_read(void **state)
     spw_buffer_init(&out, 1 << 20);
     spw_metrics_print(&metrics, &totals, "demo", &out);
     assert_true(read_prometheus(spw_buffer_text(&out)));
-    assert_int_equal(family_count, 2 * 10 + 3);
-    assert_int_equal(sample_count, 2 * (6 + 5 + 3 * 21) + 2 + 21);
+    assert_int_equal(family_count, 2 * 13 + 3);
+    assert_int_equal(sample_count, 2 * (9 + 5 + 3 * 21) + 2 + 21);
     for (size_t i = 0; i < SPW_ARRAY_COUNT(prefixes); i++) {
         char name[100];
 #define VALUE(suffix, labels)                                                                      \
@@ -223,6 +236,9 @@ static void the_text_is_read(void **state)
         assert_true(VALUE("num_requests_running", demo) == 4);
         assert_true(VALUE("num_requests_waiting", demo) == 3);
         assert_true(VALUE("gpu_cache_usage_perc", demo) == 0.25);
+        assert_true(VALUE("kv_cache_usage_perc", demo) == 0.25);
+        assert_true(VALUE("prefix_cache_queries_total", demo) == 5000);
+        assert_true(VALUE("prefix_cache_hits_total", demo) == 1200);
         assert_true(VALUE("num_preemptions_total", demo) == 6);
         assert_true(VALUE("prompt_tokens_total", demo) == 1000);
         assert_true(VALUE("generation_tokens_total", demo) == 1099511627776.0);
@@ -246,6 +262,62 @@ static void the_text_is_read(void **state)
     assert_true(value_of("spillway_steps_total", "model_name=\"demo\"") == 1234567890123.0);
     assert_true(value_of("spillway_kv_blocks_total", "model_name=\"demo\"") == 100);
     assert_true(value_of("spillway_step_seconds_count", "model_name=\"demo\"") == 1);
+    spw_buffer_done(&out);
+}
+
+static void sharing_is_read(void **state)
+{
+    (void)state;
+    static struct spw_cost cost;
+    const struct spw_metrics_tenant tenants[] = {
+        {"default", {.weight = 1}},
+        {"a.b-c_9",
+         {.weight = 3,
+          .running = 4,
+          .waiting = 5,
+          .prompt_tokens = 6,
+          .output_tokens = 1ull << 50}},
+    };
+    struct spw_cost_step step = {.predicted_ns = 3000000};
+    struct spw_metrics metrics;
+    struct spw_buffer out;
+    spw_cost_init(&cost);
+    spw_cost_add(&cost, &step, 2000000);
+    cost.fit = (struct spw_sched_cost){.fixed_ns = 2500000,
+                                       .row_ps = 125000000,
+                                       .decode_context_ps = 62500,
+                                       .prefill_context_ps = 4000};
+    fill(&metrics);
+    spw_buffer_init(&out, 1 << 20);
+    spw_metrics_print(&metrics, &totals, "demo", &out); /* one text: no family twice */
+    spw_metrics_print_policy(&totals, tenants, 2, &cost, "demo", &out);
+    assert_true(read_prometheus(spw_buffer_text(&out)));
+    assert_int_equal(family_count, 29 + 2 + 6 + 5 + 2);
+#define AT(name, label) value_of("spillway_" name, "model_name=\"demo\"" label)
+    assert_true(AT("batch_requests_running", "") == 1);
+    assert_true(AT("batch_requests_waiting", "") == 2);
+    assert_true(AT("kv_blocks_cached", "") == 31);
+    assert_true(AT("kv_tier_blocks_used", ",tier=\"host\"") == 32);
+    assert_true(AT("kv_tier_blocks", ",tier=\"host\"") == 33);
+    assert_true(AT("kv_tier_blocks_used", ",tier=\"disk\"") == 34);
+    assert_true(AT("kv_tier_blocks", ",tier=\"disk\"") == 35);
+    assert_true(AT("kv_evicted_blocks_total", "") == 36);
+    assert_true(AT("kv_transfers_total", ",result=\"done\"") == 37);
+    assert_true(AT("kv_transfers_total", ",result=\"failed\"") == 38);
+    assert_true(AT("num_swaps_total", "") == 39);
+    assert_true(AT("tenant_weight", ",tenant=\"default\"") == 1);
+    assert_true(AT("tenant_weight", ",tenant=\"a.b-c_9\"") == 3);
+    assert_true(AT("tenant_requests_running", ",tenant=\"a.b-c_9\"") == 4);
+    assert_true(AT("tenant_requests_waiting", ",tenant=\"a.b-c_9\"") == 5);
+    assert_true(AT("tenant_prompt_tokens_total", ",tenant=\"a.b-c_9\"") == 6);
+    assert_true(AT("tenant_output_tokens_total", ",tenant=\"a.b-c_9\"") == 1125899906842624.0);
+    assert_true(fabs(AT("cost_seconds", ",term=\"fixed\"") - 2.5e-3) < 1e-12);
+    assert_true(fabs(AT("cost_seconds", ",term=\"row\"") - 125e-6) < 1e-12);
+    assert_true(fabs(AT("cost_seconds", ",term=\"decode_context\"") - 62.5e-9) < 1e-15);
+    assert_true(fabs(AT("cost_seconds", ",term=\"prefill_context\"") - 4e-9) < 1e-15);
+    assert_true(AT("cost_error", ",quantile=\"0.5\"") == 0.5);
+    assert_true(AT("cost_error", ",quantile=\"0.9\"") == 0.5);
+#undef AT
     spw_buffer_done(&out);
 }
 
@@ -293,9 +365,8 @@ static void the_reader_sees_mistakes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_fall_into_buckets),
-        cmocka_unit_test(the_text_is_read),
-        cmocka_unit_test(names_are_escaped),
+        cmocka_unit_test(values_fall_into_buckets), cmocka_unit_test(the_text_is_read),
+        cmocka_unit_test(sharing_is_read),          cmocka_unit_test(names_are_escaped),
         cmocka_unit_test(the_reader_sees_mistakes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,42 +51,10 @@ static void a_step_that_waits_its_turn_is_not_stuck(void **state)
     fixture_close(&fx);
 }
 
-/* Four answers end together every five seconds: 0.8 a second, however many in one turn. */
-static void a_refused_client_comes_again_when_there_is_room(void **state)
-{
-    (void)state;
-    fixture_init(&fx);
-    fixture_open(&fx, true);
-    for (int batch = 0; batch < 20; batch++) {
-        submit_many(4, 4);
-        for (int turn = 0; turn < 10; turn++) {
-            fx.now_ns += SPW_SECOND / 2;
-            fixture_turns(&fx, 1);
-        }
-        assert_true(spw_sched_idle(fx.loop->sched));
-    }
-    assert_true(fx.loop->finished_per_second > 0.75 && fx.loop->finished_per_second < 0.85);
-    submit_many(20, 4);
-    spw_loop_turn(fx.loop);
-    submit_many(1, 4);
-    spw_loop_turn(fx.loop);
-    fixture_read_notices(&fx);
-    const struct client *refused = NULL;
-    for (uint32_t i = 80; i < fx.client_count; i++)
-        if (fx.clients[i].request->status == SPW_FULL)
-            refused = &fx.clients[i];
-    assert_non_null(refused);
-    uint32_t seconds = refused->request->retry_after_seconds; /* half of up to 20 at 0.8 a second */
-    assert_true(seconds >= 10 && seconds <= 14);
-    fixture_finish(&fx, 1000);
-    fixture_close(&fx);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_that_waits_its_turn_is_not_stuck),
-        cmocka_unit_test(a_refused_client_comes_again_when_there_is_room),
     };
     return cmocka_run_group_tests(tests, fixture_log_open, fixture_log_close);
 }

@@ -333,6 +333,13 @@ static struct spw_wire_status a_status(void)
     status.kv_bytes = 1ull << 40;
     status.kv_blocks = 77;
     status.compute_ns = 99;
+    status.kv_host_bytes = 1ull << 41;
+    status.kv_disk_bytes = 1ull << 42;
+    status.kv_transfers_done = 1ull << 43;
+    status.kv_transfers_failed = 11;
+    status.kv_damaged = 12;
+    status.kv_host_block_ns = 13;
+    status.kv_disk_block_ns = 14;
     memset(status.error, 'e', sizeof(status.error) - 1);
     return status;
 }
@@ -344,7 +351,7 @@ static void reports_go_there_and_back(void **state)
     struct spw_buffer out;
     spw_buffer_init(&out, 4096);
     spw_wire_status_encode(&out, &status);
-    assert_int_equal(out.bytes, 83 + SPW_ERROR_TEXT_MAX - 1);
+    assert_int_equal(out.bytes, 139 + SPW_ERROR_TEXT_MAX - 1);
     assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back), SPW_OK);
     assert_memory_equal(&back, &status, sizeof(status));
     for (uint32_t value = 0; value < 256; value++) {
@@ -357,8 +364,8 @@ static void reports_go_there_and_back(void **state)
     assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back), SPW_OK);
     assert_int_equal(strlen(back.waiting_for), sizeof(back.waiting_for) - 1);
     spw_buffer_add_u8(&out, 'e'); /* one character more than there is room for */
-    out.data[81] = (uint8_t)(SPW_ERROR_TEXT_MAX & 255);
-    out.data[82] = (uint8_t)(SPW_ERROR_TEXT_MAX >> 8);
+    out.data[137] = (uint8_t)(SPW_ERROR_TEXT_MAX & 255);
+    out.data[138] = (uint8_t)(SPW_ERROR_TEXT_MAX >> 8);
     assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back), SPW_CORRUPT);
     spw_buffer_done(&out);
     static const char *const names[] = {"starting", "loading", "ready",

@@ -1,12 +1,20 @@
 #!/bin/sh
-# expect_caught.sh PROGRAM TEXT: the property program with a planted bug must abort and name it.
-program=$1
-text=$2
+# expect_caught.sh property|THEME PROGRAM TEXT: the program with a planted bug must fail and name it; the
+# property program by aborting.
+kind=$1
+program=$2
+text=$3
 limit=$(command -v timeout >/dev/null && echo "timeout 60")
-message=$($limit "$program" 1 2000 2>&1 >/dev/null)
-status=$?
-if [ "$status" -ne 134 ]; then # 128 + SIGABRT
-    echo "not caught (exit $status): $message"
+if [ "$kind" = property ]; then
+    message=$($limit "$program" 1 2000 2>&1 >/dev/null)
+    status=$?
+    failed=$([ "$status" -eq 134 ] && echo yes) # 128 + SIGABRT
+else
+    message=$($limit "$program" 2>&1 | grep -E 'ERROR|FAILED|VIOLATION|Assertion')
+    failed=$([ -n "$message" ] && echo yes)
+fi
+if [ -z "$failed" ]; then
+    echo "not caught: $message"
     exit 1
 fi
 case $message in

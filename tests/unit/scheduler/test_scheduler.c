@@ -21,6 +21,7 @@ static const struct spw_sched_config base = {
     .step_seqs_max = 4,
     .prefill_chunk_max = 8,
     .pipeline = 1,
+    .tenants = 1,
 };
 
 struct fixture {
@@ -122,6 +123,17 @@ static void expect_quiet(struct fixture *f)
     assert_false(spw_sched_poll(f->sched, &verdict));
 }
 
+static void expect_refused(const struct spw_sched_config *config, const char *name)
+{
+    const char *reason = NULL;
+    assert_int_equal(spw_sched_bytes(config, &reason), 0);
+    assert_non_null(reason);
+    assert_non_null(strchr(reason, ':')); /* names come before what is allowed */
+    assert_non_null(strstr(reason, name));
+    assert_true(strstr(reason, name) < strchr(reason, ':'));
+    assert_int_equal(spw_sched_bytes(config, NULL), 0);
+}
+
 static void config_out_of_range_names_the_field(void **state)
 {
     (void)state;
@@ -130,7 +142,7 @@ static void config_out_of_range_names_the_field(void **state)
         uint32_t low, high;
         const char *name;
     } fields[] = {
-#define FIELD(name, low, high) {offsetof(struct spw_sched_config, name), low, high, #name ":"}
+#define FIELD(name, low, high) {offsetof(struct spw_sched_config, name), low, high, #name}
         FIELD(replicas, 0, 65537),
         FIELD(requests_max, 0, (1u << 24) + 1),
         FIELD(waiting_max, 0, 17), /* requests_max is 16 */
@@ -142,21 +154,28 @@ static void config_out_of_range_names_the_field(void **state)
         FIELD(step_seqs_max, 0, 65537),
         FIELD(prefill_chunk_max, 0, 17), /* step_tokens_max is 16 */
         FIELD(pipeline, 0, 65),
+        FIELD(tenants, SPW_SCHED_TENANTS_MAX + 1, UINT32_MAX),
+        FIELD(prompt_weight, 1001, UINT32_MAX),
+        FIELD(output_weight, 1001, UINT32_MAX),
+        FIELD(batch_permille, 1001, UINT32_MAX),
 #undef FIELD
     };
-    assert_int_equal(sizeof(fields) / sizeof(fields[0]),
-                     sizeof(struct spw_sched_config) / sizeof(uint32_t));
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         for (int high = 0; high < 2; high++) {
             struct spw_sched_config config = base;
-            const char *reason = NULL;
             memcpy((char *)&config + fields[i].offset, high ? &fields[i].high : &fields[i].low,
                    sizeof(uint32_t));
-            assert_int_equal(spw_sched_bytes(&config, &reason), 0);
-            assert_memory_equal(reason, fields[i].name, strlen(fields[i].name));
-            assert_int_equal(spw_sched_bytes(&config, NULL), 0);
+            expect_refused(&config, fields[i].name);
         }
     }
+    struct spw_sched_config config = base;
+    config.prefix = true;
+    config.disk_blocks = 1;
+    expect_refused(&config, "disk_blocks"); /* without host_blocks */
+    config.host_blocks = 1;
+    expect_refused(&config, "transfers_max"); /* 0 */
+    config.transfers_max = 1;
+    assert_true(spw_sched_bytes(&config, NULL) > 0);
 }
 
 static void plan_blocks_bound_is_exact(void **state)
@@ -304,12 +323,12 @@ static void priority_then_age(void **state)
     struct spw_sched_config config = base;
     config.slots = 1;
     start(&f, &config, 1);
-    submit(&f, 1, 2, 4, 1);
-    submit(&f, 2, 2, 4, 1);
+    submit(&f, 1, 1, 4, 1);
+    submit(&f, 2, 1, 4, 1);
     submit(&f, 3, 1, 4, 1);
     submit(&f, 4, 0, 4, 1);
-    submit(&f, 5, 1, 4, 1);
-    const uint64_t order[5] = {1, 4, 3, 5, 2}; /* 1 had the slot when the others came */
+    submit(&f, 5, 0, 4, 1);
+    const uint64_t order[5] = {1, 4, 5, 2, 3}; /* 1 had the slot when the others came */
     for (uint64_t i = 0; i < 5; i++) {
         assert_true(plan(&f, 0));
         assert_int_equal(f.plan.seq_count, 1);
