@@ -321,9 +321,8 @@ void model_transfer_end(struct model *model, uint32_t r, uint32_t id, bool ok)
         memset(to->steps + target, 0, block_tokens * sizeof(uint64_t));
         model->counts.transfers[order->from][order->to]++;
     } else {
-        /* The source must be forgotten: nobody may ask for it again. What runs holds on to its
-         * device blocks, and so may who was just placed, so these stay as they are. */
-        if (order->from != SPW_SCHED_DEVICE && from->sources[order->from_block] == 0)
+        /* A block that could not be loaded is forgotten: nobody may ask for it there again. */
+        if (order->to == SPW_SCHED_DEVICE && from->sources[order->from_block] == 0)
             memset(from->cells + source, 0, block_tokens * sizeof(uint64_t));
         model->counts.failed[order->from][order->to]++;
     }
