@@ -71,6 +71,7 @@ struct spw_sched_job {
     bool opened;     /* the worker knows its slot */
     bool ran;        /* was placed before: goes ahead of those that were not */
     bool late;       /* its deadline cannot be met any more: after those that can be */
+    bool owed;       /* the batch lane has paid for its prompt: not taken back before that */
     bool charged;    /* its prompt counts for its tenant already */
 };
 
@@ -171,7 +172,7 @@ struct spw_sched {
     int64_t stuck_need;
     uint64_t placed_ns;     /* when somebody that had to wait was placed last, 0: nobody waits */
     uint64_t placed_sum_ns; /* times between such placements, and how many */
-    uint32_t placed_count;
+    uint32_t placed_count, placed_since;
 
     uint8_t *scratch; /* of spw_sched_check */
     struct spw_sched_totals totals;
@@ -203,6 +204,9 @@ void spw_sched_wait_running(struct spw_sched *sched, uint32_t tenant, bool add);
 /* Was it served more than another, and would it hold, with so many more, more of the slots than its
  * weight among the active tenants says? */
 bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, int32_t more);
+/* Does it hold less than half of the slots that are its share, beside other tenants? For such a one
+ * others are sent back. */
+bool spw_sched_wait_is_light(const struct spw_sched *sched, uint32_t tenant);
 /* Tenants that had nothing for long do not count any more. */
 void spw_sched_wait_expire(struct spw_sched *sched);
 void spw_sched_wait_check(const struct spw_sched *sched);
@@ -239,7 +243,9 @@ void spw_sched_place_waiting(struct spw_sched *sched);
 /* Bring the replica's place in the heaps up to date after its load has changed. O(log replicas). */
 void spw_sched_place_refresh(struct spw_sched *sched, uint32_t replica);
 
-/* Blocks a job still has to take on its replica, or would, given what it holds. */
+/* Slots of a replica that are kept for interactive requests of tenants within their share. */
+uint32_t spw_sched_reserve_slots(const struct spw_sched *sched);
+/* Is this job none of those, and would it take a kept one? */
 bool spw_sched_place_reserved(const struct spw_sched *sched, const struct spw_sched_job *job,
                               const struct spw_sched_replica *replica);
 

@@ -218,6 +218,14 @@ bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t index, i
     return running > 0 && (uint64_t)running * sched->weights_active > tenant->weight * slots;
 }
 
+bool spw_sched_wait_is_light(const struct spw_sched *sched, uint32_t index)
+{
+    const struct spw_sched_tenant *tenant = &sched->tenants[index];
+    const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
+    return sched->active.count > 1 &&
+           2 * (uint64_t)tenant->running * sched->weights_active <= tenant->weight * slots;
+}
+
 void spw_sched_wait_check(const struct spw_sched *sched)
 {
     uint32_t waiting = 0, running = 0, lanes[SPW_SCHED_LANES] = {0};

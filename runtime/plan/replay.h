@@ -29,6 +29,7 @@
 
 #define SPW_REPLAY_GAP_BUCKETS 8192u
 #define SPW_REPLAY_SAMPLES     480u
+#define SPW_REPLAY_CELL_FEW    4u
 
 struct spw_replay_options {
     uint32_t replicas;      /* 0: as described */
@@ -90,7 +91,8 @@ void spw_replay_done(struct spw_replay *result);
 
 /* Decode rows that a run would simulate with all replicas, from the trace alone. */
 uint64_t spw_replay_rows(const struct spw_trace *trace, const struct spw_replay_options *options);
-/* Replicas of the largest cell that keeps a run within rows_max; all where that is enough. */
+/* Replicas of the largest cell that keeps a run within rows_max; all where that is enough. Where
+ * that would be very few, a few more for at most twice the rows. */
 uint32_t spw_replay_cell(uint64_t rows, uint32_t replicas, uint64_t rows_max);
 
 /* Quantile of the times between tokens; buckets are 0.8 % wide. NaN without any. */

@@ -249,6 +249,9 @@ static void cells(void **state)
     assert_int_equal(spw_replay_cell(1000, 64, 250), 16);
     assert_int_equal(spw_replay_cell(1000, 64, 1000), 64);
     assert_int_equal(spw_replay_cell(1000000, 64, 1), 1);
+    assert_int_equal(spw_replay_cell(1000, 64, 40), 4); /* 2.56 would be few */
+    assert_int_equal(spw_replay_cell(1000, 64, 20), 2);
+    assert_int_equal(spw_replay_cell(1000, 2, 900), 2);
     spw_trace_done(&trace);
 }
 
@@ -282,6 +285,18 @@ static void search(void **state)
         }
         assert_true(below && above);
     }
+    /* long repetitions are made shorter, not too small */
+    options.replay.duration_ns = 600ull * 1000 * MS;
+    options.rows_max = 400000;
+    options.replicas_max = 12;
+    assert_int_equal(spw_search_run(&trace, &cluster, &options, again, &error), SPW_OK);
+    for (uint32_t i = 0; i < again->count; i++) {
+        const struct spw_search_point *point = &again->points[i];
+        assert_true(point->cell_replicas >= SPW_MIN(point->replicas, 4u));
+        assert_true(point->figures.hours * 3600 < 60);
+    }
+    options.replay.duration_ns = 0;
+    options.rows_max = UINT64_MAX;
     /* a goal that nothing meets */
     cluster.goal_ttft_ns = 1;
     options.replicas_max = 4;
