@@ -254,7 +254,7 @@ static bool holds(const struct model *model, const struct model_replica *replica
 static void start_transfer(struct model *model, const struct spw_sched_transfer *order)
 {
     static const bool allowed[3][3] = {
-        [SPW_SCHED_DEVICE] = {[SPW_SCHED_HOST] = true, [SPW_SCHED_DISK] = true},
+        [SPW_SCHED_DEVICE] = {[SPW_SCHED_HOST] = true},
         [SPW_SCHED_HOST] = {[SPW_SCHED_DEVICE] = true, [SPW_SCHED_DISK] = true},
         [SPW_SCHED_DISK] = {[SPW_SCHED_DEVICE] = true, [SPW_SCHED_HOST] = true},
     };

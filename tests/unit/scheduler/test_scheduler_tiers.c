@@ -166,6 +166,7 @@ static void cancelled_while_it_is_loaded(void **state)
     assert_true(cases_planned(model, b));
     model_transfers_end(model);
     model_finish(model, 1000);
+    assert_int_equal(model->requests[b].end, SPW_SCHED_END_FINISHED);
     assert_int_equal(cases_totals(model).kv_blocks_used, 0);
     cases_finish(model);
 }
