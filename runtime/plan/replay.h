@@ -13,7 +13,9 @@
  * of the busiest stage, and the time from one step to the next when stages are kept busy. A step
  * begins when it was planned and the step before it has left the first stage (t of that step
  * later), and not before the tokens that it is fed have left the last stage; it ends pipeline x t
- * after it began, and not before the step before it has ended and t more. Up to pipeline + 1 steps
+ * after it began, and not before the step before it has ended and t more. Real steps scatter: where
+ * the description says how far they are off the model, at the median and at p90, each step's t is
+ * drawn so, nine of ten to both sides, the last one longer. Up to pipeline + 1 steps
  * are in flight, as in the loop. Block copies of a replica run one after the other, beside its
  * steps.
  *
