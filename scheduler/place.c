@@ -82,6 +82,8 @@ static void charge(struct spw_sched *sched, struct spw_sched_job *job)
         sched->virtual_time[lane] = tenant->served;
     if (lane == 0)
         tenant->passed = job->priority == 0 && tenant->queue[1].count > 0 ? tenant->passed + 1 : 0;
+    if (tenant->waiting > 0)
+        tenant->lifted = false;
     if (!job->charged) /* computing it again is not the tenant's doing */
         spw_sched_wait_charge(sched, job->tenant, (int64_t)job->prefill_end - job->planned, 0);
     job->charged = true;

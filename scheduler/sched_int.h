@@ -120,6 +120,7 @@ struct spw_sched_tenant {
     uint32_t weight, waiting_max;
     uint32_t waiting, running;
     uint32_t passed; /* placements of priority 0 since one of priority 1 */
+    bool lifted;     /* used less than others before it came, and has not had to queue since */
     bool lingers;    /* has nothing now, and its share of the slots is kept a while */
     uint64_t linger_until_ns;
     uint64_t served; /* what decides who is next */
@@ -204,8 +205,8 @@ void spw_sched_wait_running(struct spw_sched *sched, uint32_t tenant, bool add);
 /* Was it served more than another, and would it hold, with so many more, more of the slots than its
  * weight among the active tenants says? */
 bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, int32_t more);
-/* Does it hold less than half of the slots that are its share, beside other tenants? For such a one
- * others are sent back. */
+/* Did it use less than others, and does it hold less than half of its share of the slots? For such
+ * a one others are sent back; those who always have something waiting take turns. */
 bool spw_sched_wait_is_light(const struct spw_sched *sched, uint32_t tenant);
 /* Tenants that had nothing for long do not count any more. */
 void spw_sched_wait_expire(struct spw_sched *sched);
