@@ -23,6 +23,8 @@
 
 #include "scheduler/sched_int.h"
 
+#define CHARGED_TOKENS 16u
+
 struct batch {
     struct spw_sched *sched;
     struct spw_sched_replica *replica;
@@ -193,6 +195,15 @@ static bool within_goal(const struct batch *batch, const struct spw_sched_job *j
                batch->goal_ps;
 }
 
+/* A few tokens at a time: each time the order of tenants is made anew. */
+static void charge_output(struct spw_sched *sched, struct spw_sched_job *job)
+{
+    if (++job->uncharged < CHARGED_TOKENS)
+        return;
+    spw_sched_wait_charge(sched, job->tenant, 0, job->uncharged);
+    job->uncharged = 0;
+}
+
 static void take_decodes(struct batch *batch, struct spw_sched_queue *queue, uint32_t lane)
 {
     struct spw_sched *sched = batch->sched;
@@ -215,7 +226,7 @@ static void take_decodes(struct batch *batch, struct spw_sched_queue *queue, uin
         spw_sched_queue_remove(queue, sched->job_links, i);
         add_rows(batch, i, 1, true, true, feedback);
         settle_decoding(batch, i);
-        spw_sched_wait_charge(sched, job->tenant, 0, 1);
+        charge_output(sched, job);
         batch->decode_left--;
     }
 }
@@ -343,7 +354,7 @@ static bool take_prefills(struct batch *batch, uint32_t priority, uint32_t rows_
             spw_sched_queue_remove(queue, sched->job_links, i);
             batch->replica->decoding++;
             settle_decoding(batch, i);
-            spw_sched_wait_charge(sched, job->tenant, 0, 1);
+            charge_output(sched, job);
         } else {
             spw_sched_prefill_count(sched, i, true);
         }

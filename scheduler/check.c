@@ -5,7 +5,7 @@
 #include "scheduler/sched_int.h"
 
 struct sums {
-    uint32_t running, reclaiming, lanes[SPW_SCHED_LANES];
+    uint32_t running, reclaiming, roomy, lanes[SPW_SCHED_LANES];
 };
 
 /* Who is in the list says so. */
@@ -186,6 +186,10 @@ static void check_replica(const struct spw_sched *sched, uint32_t index, struct 
     const bool takes = replica->up && !replica->draining && replica->free_slot_count > 0 &&
                        replica->next_rows < config->step_tokens_max;
     assert(takes == (sched->places.where[index] != SPW_SCHED_NONE));
+    assert(replica->roomy ==
+           (takes && (replica->running.count == 0 ||
+                      replica->free_slot_count > spw_sched_reserve_slots(sched))));
+    sums->roomy += replica->roomy;
     if (takes) {
         assert(replica->key_running == replica->running.count);
         assert(replica->key_available ==
@@ -214,6 +218,7 @@ void spw_sched_check(const struct spw_sched *sched)
         up += sched->replicas[i].up;
     }
     assert(up == sched->replicas_up && sums.reclaiming == sched->reclaiming);
+    assert(sums.roomy == sched->roomy);
     check_list(sched, &sched->free, SPW_SCHED_PLACE_FREE, SPW_SCHED_NONE);
     spw_sched_queue_check(&sched->verdicts, sched->verdict_links);
     spw_sched_queue_check(&sched->ready, sched->ready_links);

@@ -112,6 +112,10 @@ static void release(struct spw_sched *sched, uint32_t request)
     replica->returning_blocks -= job->returning;
     replica->returning_jobs--;
     spw_sched_kv_release(&replica->kv, job->kv_tail);
+    sched->place_due = true;
+    if (job->uncharged > 0)
+        spw_sched_wait_charge(sched, job->tenant, 0, job->uncharged);
+    job->uncharged = 0;
     replica->free_slots[replica->free_slot_count++] = job->slot;
     spw_sched_queue_remove(&replica->running, sched->running_links, request);
     sched->totals.running--;

@@ -21,10 +21,17 @@ void spw_sched_place_refresh(struct spw_sched *sched, uint32_t index)
      * can still go to the replica that has room first, and to a request of higher priority. */
     const bool takes = replica->up && !replica->draining && replica->free_slot_count > 0 &&
                        replica->next_rows < sched->config.step_tokens_max;
+    const bool roomy = takes && (replica->free_slot_count > spw_sched_reserve_slots(sched) ||
+                                 replica->running.count == 0);
+    sched->roomy += (uint32_t)roomy - (uint32_t)replica->roomy;
+    replica->roomy = roomy;
     if (!takes) {
         spw_sched_heap_remove(&sched->places, index);
         return;
     }
+    if (sched->places.where[index] == SPW_SCHED_NONE ||
+        replica->key_running > replica->running.count)
+        sched->place_due = true;
     replica->key_available =
         (int64_t)spw_sched_kv_room(&replica->kv) - (int64_t)replica->promised_blocks;
     replica->key_running = replica->running.count;
@@ -173,6 +180,10 @@ static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reser
     *out_reserved = false;
     if (most == SPW_SCHED_NONE)
         return false;
+    if (sched->roomy == 0 && spw_sched_place_second(sched, job)) {
+        *out_reserved = true;
+        return false;
+    }
     /* The same as the last time, and nobody has more room than was too little then. */
     if (sched->stuck_request == request && sched->stuck_seq == job->seq &&
         sched->replicas[most].key_available < sched->stuck_need)
@@ -180,8 +191,7 @@ static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reser
     struct spw_sched_route route;
     spw_sched_route(sched, job, &route);
     if (route.replica == SPW_SCHED_NONE) {
-        *out_reserved =
-            sched->config.tenants > 1 && spw_sched_wait_above_share(sched, job->tenant, 1);
+        *out_reserved = spw_sched_place_second(sched, job);
         sched->stuck_request = *out_reserved ? SPW_SCHED_NONE : request;
         sched->stuck_seq = job->seq;
         sched->stuck_need = route.need;
@@ -337,10 +347,11 @@ void spw_sched_place_waiting(struct spw_sched *sched)
     uint32_t skipped[SKIPPED_MAX], skipped_count = 0;
     bool shared = false;
     spw_sched_wait_expire(sched);
-    if (sched->totals.waiting == 0) {
+    if (!sched->place_due || sched->totals.waiting == 0) {
         note_rate(sched);
         return;
     }
+    sched->place_due = false;
     place_owed(sched);
     for (uint32_t lane = 0; lane < SPW_SCHED_LANES; lane++) {
         if (lane == 1 && sched->waiting_lane[0] > 0)

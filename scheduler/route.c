@@ -80,7 +80,7 @@ uint32_t spw_sched_reserve_slots(const struct spw_sched *sched)
 }
 
 /* Batch that is not owed, or of a tenant above its share: room is kept from it. */
-static bool is_second(const struct spw_sched *sched, const struct spw_sched_job *job)
+bool spw_sched_place_second(const struct spw_sched *sched, const struct spw_sched_job *job)
 {
     return (job->priority == SPW_SCHED_BATCH && !job->owed) ||
            (sched->config.tenants > 1 && spw_sched_wait_above_share(sched, job->tenant, 1));
@@ -90,7 +90,8 @@ bool spw_sched_place_reserved(const struct spw_sched *sched, const struct spw_sc
                               const struct spw_sched_replica *replica)
 {
     return replica->running.count > 0 &&
-           replica->free_slot_count <= spw_sched_reserve_slots(sched) && is_second(sched, job);
+           replica->free_slot_count <= spw_sched_reserve_slots(sched) &&
+           spw_sched_place_second(sched, job);
 }
 
 /* What the route would be on this replica; false when there is no room. */
@@ -110,7 +111,7 @@ static bool try_replica(const struct spw_sched *sched, const struct spw_sched_jo
         unused = spw_sched_kv_unused(&replica->kv, route.node);
     }
     int64_t reserve = replica->running.count == 0 ? 0 : 1 + sched->config.kv_blocks / 64;
-    if (reserve > 0 && is_second(sched, job))
+    if (reserve > 0 && spw_sched_place_second(sched, job))
         reserve += sched->config.kv_blocks / 16;
     route.need = (int64_t)spw_sched_blocks_for(sched, known) -
                  (int64_t)(route.blocks - route.loads) + unused;

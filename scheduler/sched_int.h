@@ -60,6 +60,7 @@ struct spw_sched_job {
     uint32_t kv_listed;  /* of them named in plans */
     uint32_t kv_indexed; /* leading blocks that are in the index */
     uint32_t cached;     /* positions from the index, not told in a plan yet */
+    uint32_t uncharged;  /* output tokens that its tenant is not charged for yet */
     uint32_t returning;  /* STOPPED: blocks that nobody else used then */
     uint32_t loading;    /* LOADING: a node of its chain that is not there yet */
     uint8_t priority;
@@ -112,6 +113,7 @@ struct spw_sched_replica {
     uint64_t promised_blocks;  /* still to be taken by the prefills placed here */
     uint64_t next_rows;        /* prefill rows that the next step could take */
     uint64_t pending_rows;     /* prefill rows placed here and not planned */
+    bool roomy;                /* counted in sched.roomy */
     int64_t key_available;     /* order in the heap of replicas: snapshot of what is free */
     uint32_t key_running;
 };
@@ -168,6 +170,8 @@ struct spw_sched {
     struct spw_sched_queue moving; /* replicas that may have transfers to start */
     struct spw_sched_index index;
 
+    bool place_due;         /* something changed that may let somebody be placed */
+    uint32_t roomy;         /* replicas in `places` with more free slots than are kept */
     uint32_t stuck_request; /* the head that found no room, and what it needs at least: */
     uint64_t stuck_seq;
     int64_t stuck_need;
@@ -246,7 +250,9 @@ void spw_sched_place_refresh(struct spw_sched *sched, uint32_t replica);
 
 /* Slots of a replica that are kept for interactive requests of tenants within their share. */
 uint32_t spw_sched_reserve_slots(const struct spw_sched *sched);
-/* Is this job none of those, and would it take a kept one? */
+/* Is this job none of those? */
+bool spw_sched_place_second(const struct spw_sched *sched, const struct spw_sched_job *job);
+/* ... and would it take a kept one? */
 bool spw_sched_place_reserved(const struct spw_sched *sched, const struct spw_sched_job *job,
                               const struct spw_sched_replica *replica);
 

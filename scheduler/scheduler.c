@@ -27,6 +27,8 @@ static void touch(struct spw_sched *sched, uint32_t replica)
     spw_sched_mark_ready(sched, replica);
 }
 
+#define PLACE_STEPS 8u
+
 /* The clock of the scheduler is the latest event's. */
 static void at(struct spw_sched *sched, uint64_t now_ns)
 {
@@ -76,6 +78,7 @@ enum spw_sched_answer spw_sched_submit(struct spw_sched *sched, uint64_t now_ns,
         spw_sched_heap_update(&sched->deadlines, handle);
     sched->totals.accepted++;
     *out_request = handle;
+    sched->place_due = true;
     spw_sched_place_waiting(sched);
     return SPW_SCHED_ACCEPTED;
 }
@@ -109,6 +112,7 @@ void spw_sched_cancel(struct spw_sched *sched, uint64_t now_ns, uint32_t request
     }
     if (replica != SPW_SCHED_NONE)
         touch(sched, replica);
+    sched->place_due = true;
     spw_sched_place_waiting(sched);
 }
 
@@ -195,6 +199,8 @@ static void count_batch(struct spw_sched *sched, const struct spw_sched_job *job
         sched->batch_owed += (uint64_t)entry->rows * sched->config.batch_permille;
         if (sched->batch_owed > most)
             sched->batch_owed = most;
+        if (sched->waiting_lane[1] > 0 && sched->batch_owed >= most / 2)
+            sched->place_due = true; /* it may be owed a prompt's worth */
     } else {
         sched->batch_owed = 0;
     }
@@ -236,6 +242,9 @@ void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica
     flight->sample_count = 0;
     move_blocks(sched, replica);
     touch(sched, replica);
+    /* Shares change slowly: looked at now and then where there is a slot. */
+    if (state->free_slot_count > 0 && step % PLACE_STEPS == 0)
+        sched->place_due = true;
     spw_sched_place_waiting(sched);
 }
 
@@ -269,6 +278,7 @@ void spw_sched_replica_up(struct spw_sched *sched, uint64_t now_ns, uint32_t rep
     sched->replicas[replica].up = true;
     sched->replicas_up++;
     spw_sched_place_refresh(sched, replica);
+    sched->place_due = true;
     spw_sched_place_waiting(sched);
 }
 
@@ -316,6 +326,7 @@ void spw_sched_replica_down(struct spw_sched *sched, uint64_t now_ns, uint32_t r
     spw_sched_place_refresh(sched, replica);
     if (sched->replicas_up == 0)
         end_waiting(sched);
+    sched->place_due = true;
     spw_sched_place_waiting(sched);
 }
 
@@ -333,6 +344,7 @@ uint64_t spw_sched_expire(struct spw_sched *sched, uint64_t now_ns)
             break;
         spw_sched_job_end(sched, request, SPW_SCHED_END_EXPIRED);
     }
+    sched->place_due = true;
     spw_sched_place_waiting(sched);
     const uint32_t next = spw_sched_heap_top(&sched->deadlines);
     return next == SPW_SCHED_NONE ? UINT64_MAX : sched->jobs[next].deadline_ns;
@@ -381,6 +393,7 @@ void spw_sched_transfer_done(struct spw_sched *sched, uint64_t now_ns, uint32_t 
     sched->totals.transfers_done += ok;
     sched->totals.transfers_failed += !ok;
     const uint32_t node = spw_sched_tiers_done(kv, id, ok, &failed);
+    sched->place_due = true; /* room may be there */
     if (node != SPW_SCHED_NONE) {
         spw_sched_job_loaded(sched, replica, node, failed);
         if (failed)
@@ -404,6 +417,7 @@ void spw_sched_replica_drain(struct spw_sched *sched, uint32_t replica, bool dra
     assert(replica < sched->config.replicas);
     sched->replicas[replica].draining = draining;
     spw_sched_place_refresh(sched, replica);
+    sched->place_due = true;
     spw_sched_place_waiting(sched);
 }
 

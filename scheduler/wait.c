@@ -83,6 +83,7 @@ void spw_sched_wait_expire(struct spw_sched *sched)
             return;
         spw_sched_queue_remove(&sched->lingering, sched->tenant_links, index);
         sched->tenants[index].lingers = false;
+        sched->place_due = true; /* its share is the others' */
         sched->weights_active -= sched->tenants[index].weight;
         spw_sched_heap_remove(&sched->active, index);
     }

@@ -21,6 +21,13 @@ struct spw_clock spw_clock_monotonic(void)
     return (struct spw_clock){.now_ns = read_monotonic, .context = NULL};
 }
 
+uint64_t spw_clock_thread_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * SPW_SECOND + (uint64_t)time.tv_nsec;
+}
+
 uint64_t spw_clock_wall_seconds(void)
 {
     struct timespec now;

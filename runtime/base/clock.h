@@ -24,6 +24,10 @@ uint64_t spw_clock_monotonic_ns(void);
 /* The process's clock, backed by CLOCK_MONOTONIC. */
 struct spw_clock spw_clock_monotonic(void);
 
+/* Nanoseconds that this thread was on a core: what something costs, whoever else the machine runs.
+ */
+uint64_t spw_clock_thread_ns(void);
+
 /* Wall time (seconds since 1970) for people and API answers; never used to decide. */
 uint64_t spw_clock_wall_seconds(void);
 

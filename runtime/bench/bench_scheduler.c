@@ -5,7 +5,8 @@
  * new requests, so that as many wait after it as before. Tenants, prefix index, cost model and
  * inter-token goal are on. Each figure of a turn stands beside what it takes to touch as many cache
  * lines, at random places of a buffer as large as the scheduler's state, once for each row
- * committed and once for each row planned: a turn cannot do less.
+ * committed and once for each row planned: a turn cannot do less. Times are the thread's own on a
+ * core, so that a busy machine does not show in them; those of single calls are by the clock.
  */
 #include "runtime/base/clock.h"
 #include "runtime/base/rng.h"
@@ -15,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 enum {
     REPLICAS = 1000,
@@ -84,8 +84,7 @@ struct load {
 
 struct figures {
     double turn_us[SAMPLES], plan_us[SAMPLES], one_us[SAMPLES];
-    double quiet_us[SAMPLES]; /* of turns while which nobody else took the core */
-    uint32_t turns, quiet;
+    uint32_t turns;
     double rows, placed, preempted; /* of a turn */
 };
 
@@ -228,7 +227,7 @@ static bool full(const struct load *load, uint32_t replica)
 static void turn(struct load *load, double *out_turn_us, double *out_plan_us)
 {
     load->now_ns += 10 * SPW_MS;
-    const uint64_t begin = spw_clock_monotonic_ns();
+    const uint64_t begin = spw_clock_thread_ns();
     for (uint32_t r = 0; r < REPLICAS; r++) {
         if (full(load, r))
             commit(load, r);
@@ -236,12 +235,12 @@ static void turn(struct load *load, double *out_turn_us, double *out_plan_us)
     read_verdicts(load);
     for (; load->ended > 0 && submit(load); load->ended--)
         ;
-    const uint64_t plan_begin = spw_clock_monotonic_ns();
+    const uint64_t plan_begin = spw_clock_thread_ns();
     uint32_t replica;
     while ((replica = spw_sched_ready(load->sched)) != SPW_SCHED_NONE)
         plan(load, replica);
     read_verdicts(load);
-    const uint64_t end = spw_clock_monotonic_ns();
+    const uint64_t end = spw_clock_thread_ns();
     *out_turn_us = (double)(end - begin) / 1e3;
     *out_plan_us = (double)(end - plan_begin) / 1e3;
 }
@@ -276,10 +275,10 @@ static double touch_us(size_t bytes, uint32_t lines)
     for (uint32_t run = 0; run < RUNS; run++) {
         for (uint32_t i = 0; i < lines; i++)
             where[i] = (uint32_t)(draw(run, i) % all);
-        const uint64_t begin = spw_clock_monotonic_ns();
+        const uint64_t begin = spw_clock_thread_ns();
         for (uint32_t i = 0; i < lines; i++)
             buffer[(size_t)where[i] * LINE]++;
-        us[run] = (double)(spw_clock_monotonic_ns() - begin) / 1e3;
+        us[run] = (double)(spw_clock_thread_ns() - begin) / 1e3;
     }
     free(buffer);
     free(where);
@@ -291,29 +290,22 @@ static enum spw_status fill(struct load *load, uint32_t waiting, double *out_sub
                             double *out_place_ns, struct spw_error *error)
 {
     double ignored;
-    const uint64_t begin = spw_clock_monotonic_ns();
+    const uint64_t begin = spw_clock_thread_ns();
     for (uint32_t i = 0; i < RUNNING; i++) {
         if (!submit(load))
             return spw_fail(error, SPW_INTERNAL, "the benchmark's request %u was refused", i);
     }
-    const uint64_t placed = spw_clock_monotonic_ns();
+    const uint64_t placed = spw_clock_thread_ns();
     *out_place_ns = (double)(placed - begin) / RUNNING;
     for (uint32_t i = 0; i < 8; i++) /* replicas take a step's prefill ahead, not more */
         turn(load, &ignored, &ignored);
-    const uint64_t queue = spw_clock_monotonic_ns();
+    const uint64_t queue = spw_clock_thread_ns();
     for (uint32_t i = 0; i < waiting; i++) {
         if (!submit(load))
             return spw_fail(error, SPW_INTERNAL, "the benchmark's request %u was refused", i);
     }
-    *out_submit_ns = (double)(spw_clock_monotonic_ns() - queue) / waiting;
+    *out_submit_ns = (double)(spw_clock_thread_ns() - queue) / waiting;
     return SPW_OK;
-}
-
-/* How often the system took the core away. */
-static long times_taken(void)
-{
-    struct rusage usage;
-    return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nivcsw : 0;
 }
 
 static void measure(struct load *load, uint32_t turns, struct figures *figures)
@@ -327,13 +319,8 @@ static void measure(struct load *load, uint32_t turns, struct figures *figures)
     const uint64_t preempted = totals.preempted, placed = load->placed;
     const uint64_t before = load->rows_planned;
     figures->turns = turns;
-    figures->quiet = 0;
-    for (uint32_t i = 0; i < turns; i++) {
-        const long taken = times_taken();
+    for (uint32_t i = 0; i < turns; i++)
         turn(load, &figures->turn_us[i], &figures->plan_us[i]);
-        if (times_taken() == taken)
-            figures->quiet_us[figures->quiet++] = figures->turn_us[i];
-    }
     spw_sched_totals(load->sched, &totals);
     figures->rows = (double)(load->rows_planned - before) / turns;
     figures->placed = (double)(load->placed - placed) / turns;
@@ -355,7 +342,7 @@ static void measure(struct load *load, uint32_t turns, struct figures *figures)
 static double predict_ns(struct load *load, uint32_t calls)
 {
     struct spw_sched_prediction prediction;
-    const uint64_t begin = spw_clock_monotonic_ns();
+    const uint64_t begin = spw_clock_thread_ns();
     for (uint32_t i = 0; i < calls; i++) {
         const struct spw_sched_request request = {
             .priority = 1,
@@ -367,7 +354,7 @@ static double predict_ns(struct load *load, uint32_t calls)
         };
         spw_sched_predict(load->sched, load->now_ns, &request, &prediction);
     }
-    return (double)(spw_clock_monotonic_ns() - begin) / calls;
+    return (double)(spw_clock_thread_ns() - begin) / calls;
 }
 
 /* The full set of rows, at the scale that is promised. */
@@ -392,7 +379,6 @@ static void print_scale(struct spw_bench *bench, struct load *load, struct figur
                   "MiB", 0, true);
     spw_bench_row(bench, "sequences of a turn", figures->rows, "", 0, false);
     spw_bench_row(bench, "of them begun", figures->placed, "", 0, false);
-    spw_bench_row(bench, "sent back in a turn", figures->preempted, "", 0, true);
     for (size_t i = 0; i < SPW_ARRAY_COUNT(series); i++) {
         for (size_t j = 0; j < SPW_ARRAY_COUNT(quantiles); j++) {
             snprintf(name, sizeof(name), "turn: %s, %s", series[i].what, quantiles[j].name);
@@ -400,12 +386,6 @@ static void print_scale(struct spw_bench *bench, struct load *load, struct figur
                           quantile(series[i].us, figures->turns, quantiles[j].permille), "us",
                           series[i].limit, true);
         }
-    }
-    if (figures->quiet > 0) {
-        snprintf(name, sizeof(name), "turn: the same, p99.9 of %u that nobody interrupted",
-                 figures->quiet);
-        spw_bench_row(bench, name, quantile(figures->quiet_us, figures->quiet, 999), "us", limit,
-                      true);
     }
     spw_bench_row(bench, "one commit and plan, median",
                   quantile(figures->one_us, figures->turns, 500), "us", limit / REPLICAS, true);
@@ -441,6 +421,8 @@ enum spw_status spw_bench_scheduler(const struct spw_bench_options *options, FIL
             snprintf(name, sizeof(name), "row, %u waiting", waiting[i]);
             spw_bench_row(&bench, name, 1e3 * median / figures->rows, "ns",
                           1e3 * limit / figures->rows, true);
+            snprintf(name, sizeof(name), "sent back in a turn, %u waiting", waiting[i]);
+            spw_bench_row(&bench, name, figures->preempted, "", 0, true);
             if (waiting[i] == 100000)
                 print_scale(&bench, &load, figures, place_ns, submit_ns);
         }

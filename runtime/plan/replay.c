@@ -27,10 +27,8 @@ static uint64_t scatter(const struct spw_replay_state *replay, uint64_t ns, uint
         off = p50 + (p90 - p50) * (u - 0.5) / 0.4;
     else
         off = p90 * (1 + (u - 0.9) / 0.1);
-    off = SPW_MIN(off, 0.9);
-    /* predicted / real = 1 - off or 1 + off */
     bool longer = u >= 0.9 || dice & 1;
-    return (uint64_t)((double)ns / (longer ? 1 - off : 1 + off));
+    return (uint64_t)(longer ? (double)ns * (1 + off) : (double)ns / (1 + off));
 }
 
 /* With stages a row may be fed a token that has not left the last stage yet. */

@@ -144,7 +144,20 @@ def client_that_goes_away():
         check(state["requests"]["running"] == 0 and state["kv"]["blocks_used"] == 0, f"{state}")
 
 
+def bench_prints_one_object_a_line():
+    lines = command("bench", "scheduler", "--quick", "--json").stdout.splitlines()
+    rows = {row["case"]: row for row in map(json.loads, lines)}
+    check(len(rows) == len(lines) > 10, f"{lines}")
+    for row in rows.values():
+        check(set(row) == {"bench", "case", "value", "unit", "limit", "fraction"}, f"{row}")
+        check(row["bench"] == "scheduler" and row["value"] >= 0, f"{row}")
+    for waiting in (100, 1000, 10000, 100000):
+        row = rows[f"turn, {waiting} waiting"]
+        check(row["unit"] == "us" and row["limit"] > 0, f"{row}")
+    check("scheduler or load" in command("bench", "dance", code=2).stderr, "an unknown benchmark")
+
+
 if __name__ == "__main__":
     harness.main([help_of_every_command, completion_for_bash, usage_errors, dry_run, run_answers,
                   up_status_submit_and_interrupt, daemon_and_down, site_file, sockets_of_unix,
-                  client_that_goes_away])
+                  client_that_goes_away, bench_prints_one_object_a_line])
