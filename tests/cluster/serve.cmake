@@ -1,7 +1,7 @@
 # Deployments of the real executable: one process and ranks under mpirun.
 find_package(Python3 COMPONENTS Interpreter)
 if(TARGET spillway AND Python3_FOUND AND SPW_WITH_MPI AND SPW_WITH_UCX)
-    foreach(name failures many_clients commands clients kv_tiers)
+    foreach(name failures many_clients commands clients kv_tiers prefix)
         add_test(NAME serve_${name} COMMAND ${Python3_EXECUTABLE}
             ${CMAKE_CURRENT_SOURCE_DIR}/${name}_test.py $<TARGET_FILE:spillway>)
         set_tests_properties(serve_${name} PROPERTIES LABELS "cluster;mpi" TIMEOUT 600 RUN_SERIAL ON
