@@ -343,8 +343,8 @@ def finds_the_planted_bug():
     raise Failure("no difference was found")
 
 
-TESTS = [one_process_once, one_process_swap, one_process_recompute, one_process_restart, sizes,
-         ranks_once, ranks_swap, ranks_restart]
+TESTS = [one_process_once, one_process_swap, one_process_recompute, one_process_restart, one_process_drain, sizes,
+         ranks_once, ranks_swap, ranks_restart, ranks_drain]
 if "--expect-failure" in sys.argv:
     TESTS = [finds_the_planted_bug]
 harness.main([test for test in TESTS if not ARGUMENTS or test.__name__ in ARGUMENTS])
