@@ -292,6 +292,13 @@ static void end_copy(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier t
     struct spw_sched_node *node = &kv->nodes[id];
     if (!ok)
         spw_sched_kv_place_drop(kv, id, tier);
+    if (!ok && kv->saving && tier == SPW_SCHED_DISK) { /* not tried again: others take its slot */
+        if (spw_sched_kv_level(node) == SPW_SCHED_HOST) {
+            spw_sched_kv_forget(kv, id);
+            return;
+        }
+        spw_sched_kv_place_drop(kv, id, SPW_SCHED_HOST);
+    }
     if (node->leaving && node->transfers == 0 && node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE) {
         spw_sched_kv_forget(kv, id);
     } else if (node->leaving && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0) {
