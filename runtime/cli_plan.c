@@ -90,6 +90,10 @@ static void take_argument(int argc, char **argv, int *index, struct plan_options
         options->calibrate = true;
         return;
     }
+    if (strcmp(argv[*index], "--no-probe") == 0) {
+        options->probe.no_probe = true;
+        return;
+    }
     for (size_t i = 0; i < SPW_ARRAY_COUNT(texts); i++)
         if (spw_cli_option(argc, argv, index, texts[i].name, texts[i].out, error))
             return;
@@ -257,7 +261,8 @@ const struct spw_command spw_cli_plan = {
         "--trace FILE --cluster FILE [--speed F] [--repeat DURATION] [--count N]\n"
         "       [--replicas N] [--search] [--replicas-max N] [--sample N] [--seed S] [--json]\n"
         "       [--report DIR|FILE.html] [--svg-dir DIR]\n"
-        "   or: spillway plan --calibrate [--url ADDRESS] [--output FILE] [--cluster FILE]\n"
+        "   or: spillway plan --calibrate [--no-probe] [--url ADDRESS] [--output FILE] [--cluster "
+        "FILE]\n"
         "       [--price-per-hour P] [--tls-ca FILE] [--tls-cert FILE --tls-key FILE]",
     .text =
         "Replays the trace in virtual time through the scheduler that also serves; steps take "
@@ -277,7 +282,10 @@ const struct spw_command spw_cli_plan = {
         "  --report          a page with charts; DIR: index.html and the charts as SVG\n"
         "  --calibrate       measure a running deployment with a short load of its own and write\n"
         "                    its description to --output (standard output without it); prices,\n"
-        "                    goals, classes and sites are taken from --cluster where given\n\n"
+        "                    goals, classes and sites are taken from --cluster where given\n"
+        "  --no-probe        no load of its own: what the deployment's traffic has shown, its "
+        "last\n"
+        "                    steps, is taken\n\n"
         "examples:\n"
         "  spillway plan --trace trace.csv --cluster launch/plan.example.yaml --report plan.html\n"
         "  spillway plan --trace trace.csv --cluster cluster.yaml --speed 100 --repeat 24h\n"
@@ -285,7 +293,8 @@ const struct spw_command spw_cli_plan = {
         "  spillway plan --calibrate --url 127.0.0.1:8001 --output cluster.yaml\n",
     .words =
         "--trace --cluster --speed --repeat --count --replicas --replicas-max --search --sample "
-        "--seed --json --report --svg-dir --calibrate --url --output --price-per-hour --tls-ca "
+        "--seed --json --report --svg-dir --calibrate --no-probe --url --output --price-per-hour "
+        "--tls-ca "
         "--tls-cert --tls-key",
     .run = run,
 };

@@ -288,6 +288,8 @@ static uint32_t prefill_rows(struct batch *batch, const struct spw_sched_job *jo
         const uint32_t want =
             spw_sched_blocks_for(batch->sched, job->planned + rows) - job->kv_blocks;
         const uint32_t got = spw_sched_kv_make_room(&batch->replica->kv, want);
+        if (got < want / 2 && batch->replica->kv.leaving > 0)
+            return 0; /* rather all of it when copies have ended than a few rows now */
         const uint64_t room = have + (uint64_t)got * block_tokens - job->planned;
         if (rows > room)
             rows = (uint32_t)room;

@@ -128,6 +128,7 @@ static void release(struct spw_sched *sched, uint32_t request)
     job->prefill_end = 0;
     job->preempting = false;
     job->opened = false;
+    job->owed = false;
 }
 
 /* A verdict that has not been read is replaced by the newer one. */

@@ -245,15 +245,26 @@ void spw_sched_tiers_balance(struct spw_sched_kv *kv)
     }
 }
 
+/* Of what follows it nothing stays on the device. */
+static bool nothing_stays(const struct spw_sched_kv *kv, uint32_t id)
+{
+    for (uint32_t i = kv->nodes[id].child; i != SPW_SCHED_NONE; i = kv->nodes[i].next) {
+        if (kv->nodes[i].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE && !kv->nodes[i].leaving)
+            return false;
+    }
+    return true;
+}
+
 uint32_t spw_sched_tiers_swap_out(struct spw_sched_kv *kv, uint32_t tail)
 {
     uint32_t moved = 0, parent;
     for (uint32_t id = tail; id != SPW_SCHED_NONE; id = parent) {
         const struct spw_sched_node *node = &kv->nodes[id];
         parent = node->parent;
-        if (node->refs > 0 || node->place[SPW_SCHED_DEVICE] == SPW_SCHED_NONE)
+        if (node->refs > 0 || node->place[SPW_SCHED_DEVICE] == SPW_SCHED_NONE || node->loading ||
+            !nothing_stays(kv, id))
             break;
-        if (node->leaving || node->loading)
+        if (node->leaving)
             continue;
         if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE &&
             !copy_to(kv, id, SPW_SCHED_HOST, false))

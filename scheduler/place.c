@@ -82,6 +82,8 @@ static void charge(struct spw_sched *sched, struct spw_sched_job *job)
         sched->virtual_time[lane] = tenant->served;
     if (lane == 0)
         tenant->passed = job->priority == 0 && tenant->queue[1].count > 0 ? tenant->passed + 1 : 0;
+    if (tenant->waiting > 0)
+        tenant->lifted = false;
     if (!job->charged) /* computing it again is not the tenant's doing */
         spw_sched_wait_charge(sched, job->tenant, (int64_t)job->prefill_end - job->planned, 0);
     job->charged = true;
@@ -119,15 +121,26 @@ static void place(struct spw_sched *sched, uint32_t request, const struct spw_sc
     spw_sched_mark_ready(sched, route->replica);
 }
 
-/* How often somebody who had to wait gets a place: the mean over some of the latest. */
-static void note_placement(struct spw_sched *sched, bool waited)
+/* Somebody waits for a place, and not only for the prefills before it: from one such moment to the
+ * next, placements tell how often places become free. */
+static void note_rate(struct spw_sched *sched)
 {
-    if (!waited)
+    const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
+    if (sched->totals.waiting == 0) {
+        sched->placed_ns = 0;
         return;
-    if (sched->placed_ns > 0)
+    }
+    if (sched->places.count == 0 && sched->totals.running < slots)
+        return;
+    if (sched->placed_ns == 0) {
+        sched->placed_ns = sched->now_ns;
+    } else if (sched->placed_since > 0) {
         sched->placed_sum_ns += sched->now_ns - sched->placed_ns;
-    sched->placed_ns = sched->now_ns;
-    if (++sched->placed_count > 64) {
+        sched->placed_count += sched->placed_since;
+        sched->placed_ns = sched->now_ns;
+    }
+    sched->placed_since = 0;
+    if (sched->placed_count > 64) {
         sched->placed_count /= 2;
         sched->placed_sum_ns /= 2;
     }
@@ -176,9 +189,22 @@ static bool try_place(struct spw_sched *sched, uint32_t request, bool *out_reser
     }
     if (!have_room_to_load(sched, &route))
         return false;
-    note_placement(sched, job->arrived_ns < sched->now_ns);
+    sched->placed_since++;
     place(sched, request, &route);
     return true;
+}
+
+/* tenant_share: jobs of tenants that were served more and hold more than their share; else those of
+ * the batch lane. */
+static bool may_send_back(const struct spw_sched *sched, const struct spw_sched_job *job,
+                          const struct spw_sched_job *other, bool tenant_share)
+{
+    if (!tenant_share) /* what the lane was owed and has paid for is computed first */
+        return other->priority == SPW_SCHED_BATCH &&
+               !(other->owed && other->planned < other->prefill_end);
+    return other->priority >= job->priority &&
+           sched->tenants[other->tenant].served > sched->tenants[job->tenant].served &&
+           spw_sched_wait_above_share(sched, other->tenant, -1);
 }
 
 /* Jobs of this replica that may be sent back for a request, lowest in rank first, until it fits.
@@ -200,12 +226,8 @@ static bool reclaim_on(struct spw_sched *sched, uint32_t request, uint32_t index
                           (int64_t)(need + replica->promised_blocks);
         if (room && replica->free_slot_count + replica->returning_jobs > 0)
             break;
-        if (other->place == SPW_SCHED_PLACE_STOPPED || other->priority < job->priority)
-            continue;
-        if (tenant_share
-                ? sched->tenants[other->tenant].served <= sched->tenants[job->tenant].served ||
-                      !spw_sched_wait_above_share(sched, other->tenant, -1)
-                : other->priority != SPW_SCHED_BATCH)
+        if (other->place == SPW_SCHED_PLACE_STOPPED ||
+            !may_send_back(sched, job, other, tenant_share))
             continue;
         left = spw_sched_job_preempt(sched, i) || left;
         any = true;
@@ -245,8 +267,7 @@ static bool reclaim(struct spw_sched *sched, uint32_t request, bool *inout_share
         if (sched->replicas[index].batch_running == before)
             break; /* what is on its way there is enough */
     }
-    if (left || *inout_shared || sched->config.tenants == 1 ||
-        spw_sched_wait_above_share(sched, job->tenant, 1))
+    if (left || *inout_shared || !spw_sched_wait_is_light(sched, job->tenant))
         return left;
     *inout_shared = true;
     for (uint32_t i = 0; i < LOOKED_MAX && i < sched->config.replicas && !left &&
@@ -259,6 +280,30 @@ static bool reclaim(struct spw_sched *sched, uint32_t request, bool *inout_share
             left = reclaim_on(sched, request, index, true);
     }
     return left;
+}
+
+/* Slots of a replica that only those may take who are within their share: so that they find one at
+ * once, while others are sent back to keep it free. */
+static void restore_reserve(struct spw_sched *sched, uint32_t request, uint32_t index)
+{
+    struct spw_sched_replica *replica = &sched->replicas[index];
+    const struct spw_sched_job *job = &sched->jobs[request];
+    if (spw_sched_lane(job->priority) == 1 ||
+        replica->free_slot_count + replica->returning_jobs >= spw_sched_reserve_slots(sched))
+        return;
+    const bool batch = replica->batch_running > 0 && batch_above_share(sched);
+    if (!batch && !spw_sched_wait_is_light(sched, job->tenant))
+        return;
+    for (uint32_t i = replica->running.tail; i != SPW_SCHED_NONE;
+         i = sched->running_links[i].prev) {
+        const struct spw_sched_job *other = &sched->jobs[i];
+        if (other->place == SPW_SCHED_PLACE_STOPPED || !may_send_back(sched, job, other, !batch))
+            continue;
+        spw_sched_job_preempt(sched, i);
+        spw_sched_place_refresh(sched, index);
+        spw_sched_mark_ready(sched, index);
+        return;
+    }
 }
 
 /* The lane has not had its part of what was computed: its head goes first. */
@@ -275,10 +320,14 @@ static void place_owed(struct spw_sched *sched)
 {
     bool reserved;
     const uint32_t request = spw_sched_wait_next(sched, 1);
-    if (request == SPW_SCHED_NONE || sched->waiting_lane[0] == 0 ||
-        !batch_is_owed(sched, request) || !try_place(sched, request, &reserved))
+    if (request == SPW_SCHED_NONE || sched->waiting_lane[0] == 0 || !batch_is_owed(sched, request))
         return;
-    const struct spw_sched_job *job = &sched->jobs[request];
+    struct spw_sched_job *job = &sched->jobs[request];
+    job->owed = true;
+    if (!try_place(sched, request, &reserved)) {
+        job->owed = false;
+        return;
+    }
     const uint64_t paid = (uint64_t)(job->prefill_end - job->planned) * 1000;
     sched->batch_owed -= paid < sched->batch_owed ? paid : sched->batch_owed;
 }
@@ -289,7 +338,7 @@ void spw_sched_place_waiting(struct spw_sched *sched)
     bool shared = false;
     spw_sched_wait_expire(sched);
     if (sched->totals.waiting == 0) {
-        sched->placed_ns = 0; /* who comes now did not have to wait for a place */
+        note_rate(sched);
         return;
     }
     place_owed(sched);
@@ -301,8 +350,10 @@ void spw_sched_place_waiting(struct spw_sched *sched)
             const uint32_t request = spw_sched_wait_next(sched, lane);
             if (request == SPW_SCHED_NONE)
                 break;
-            if (try_place(sched, request, &reserved))
+            if (try_place(sched, request, &reserved)) {
+                restore_reserve(sched, request, sched->jobs[request].replica);
                 continue;
+            }
             if (reserved && skipped_count < SKIPPED_MAX) {
                 /* Above its share: others may take the room that is kept for them. */
                 skipped[skipped_count++] = sched->jobs[request].tenant;
@@ -318,6 +369,5 @@ void spw_sched_place_waiting(struct spw_sched *sched)
         while (skipped_count > 0)
             spw_sched_wait_resume(sched, lane, skipped[--skipped_count]);
     }
-    if (sched->totals.waiting > 0 && sched->placed_ns == 0)
-        sched->placed_ns = sched->now_ns; /* from now on somebody waits for a place */
+    note_rate(sched);
 }

@@ -73,12 +73,24 @@ static void predict_times(const struct spw_sched *sched, const struct spw_sched_
                       load_ns;
 }
 
+uint32_t spw_sched_reserve_slots(const struct spw_sched *sched)
+{
+    const uint32_t slots = sched->config.slots;
+    return slots < 4 ? 0 : 1 + slots / 32;
+}
+
+/* Batch that is not owed, or of a tenant above its share: room is kept from it. */
+static bool is_second(const struct spw_sched *sched, const struct spw_sched_job *job)
+{
+    return (job->priority == SPW_SCHED_BATCH && !job->owed) ||
+           (sched->config.tenants > 1 && spw_sched_wait_above_share(sched, job->tenant, 1));
+}
+
 bool spw_sched_place_reserved(const struct spw_sched *sched, const struct spw_sched_job *job,
                               const struct spw_sched_replica *replica)
 {
-    const uint32_t slots = sched->config.slots;
-    return sched->config.tenants > 1 && slots >= 4 && replica->free_slot_count <= 1 + slots / 32 &&
-           replica->running.count > 0 && spw_sched_wait_above_share(sched, job->tenant, 1);
+    return replica->running.count > 0 &&
+           replica->free_slot_count <= spw_sched_reserve_slots(sched) && is_second(sched, job);
 }
 
 /* What the route would be on this replica; false when there is no room. */
@@ -98,8 +110,7 @@ static bool try_replica(const struct spw_sched *sched, const struct spw_sched_jo
         unused = spw_sched_kv_unused(&replica->kv, route.node);
     }
     int64_t reserve = replica->running.count == 0 ? 0 : 1 + sched->config.kv_blocks / 64;
-    if (reserve > 0 && sched->config.tenants > 1 &&
-        spw_sched_wait_above_share(sched, job->tenant, 1))
+    if (reserve > 0 && is_second(sched, job))
         reserve += sched->config.kv_blocks / 16;
     route.need = (int64_t)spw_sched_blocks_for(sched, known) -
                  (int64_t)(route.blocks - route.loads) + unused;

@@ -71,6 +71,7 @@ struct spw_sched_job {
     bool opened;     /* the worker knows its slot */
     bool ran;        /* was placed before: goes ahead of those that were not */
     bool late;       /* its deadline cannot be met any more: after those that can be */
+    bool owed;       /* the batch lane has paid for its prompt: not taken back before that */
     bool charged;    /* its prompt counts for its tenant already */
 };
 
@@ -119,6 +120,7 @@ struct spw_sched_tenant {
     uint32_t weight, waiting_max;
     uint32_t waiting, running;
     uint32_t passed; /* placements of priority 0 since one of priority 1 */
+    bool lifted;     /* used less than others before it came, and has not had to queue since */
     bool lingers;    /* has nothing now, and its share of the slots is kept a while */
     uint64_t linger_until_ns;
     uint64_t served; /* what decides who is next */
@@ -171,7 +173,7 @@ struct spw_sched {
     int64_t stuck_need;
     uint64_t placed_ns;     /* when somebody that had to wait was placed last, 0: nobody waits */
     uint64_t placed_sum_ns; /* times between such placements, and how many */
-    uint32_t placed_count;
+    uint32_t placed_count, placed_since;
 
     uint8_t *scratch; /* of spw_sched_check */
     struct spw_sched_totals totals;
@@ -203,6 +205,9 @@ void spw_sched_wait_running(struct spw_sched *sched, uint32_t tenant, bool add);
 /* Was it served more than another, and would it hold, with so many more, more of the slots than its
  * weight among the active tenants says? */
 bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t tenant, int32_t more);
+/* Did it use less than others, and does it hold less than half of its share of the slots? For such
+ * a one others are sent back; those who always have something waiting take turns. */
+bool spw_sched_wait_is_light(const struct spw_sched *sched, uint32_t tenant);
 /* Tenants that had nothing for long do not count any more. */
 void spw_sched_wait_expire(struct spw_sched *sched);
 void spw_sched_wait_check(const struct spw_sched *sched);
@@ -239,7 +244,9 @@ void spw_sched_place_waiting(struct spw_sched *sched);
 /* Bring the replica's place in the heaps up to date after its load has changed. O(log replicas). */
 void spw_sched_place_refresh(struct spw_sched *sched, uint32_t replica);
 
-/* Blocks a job still has to take on its replica, or would, given what it holds. */
+/* Slots of a replica that are kept for interactive requests of tenants within their share. */
+uint32_t spw_sched_reserve_slots(const struct spw_sched *sched);
+/* Is this job none of those, and would it take a kept one? */
 bool spw_sched_place_reserved(const struct spw_sched *sched, const struct spw_sched_job *job,
                               const struct spw_sched_replica *replica);
 

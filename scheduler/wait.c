@@ -114,8 +114,12 @@ void spw_sched_wait_add(struct spw_sched *sched, uint32_t request)
     sched->waiting_lane[lane]++;
     sched->totals.waiting++;
     if (first) {
-        /* No credit is saved up. What was sent back had its turn already. */
-        if (!job->ran && tenant->served < sched->virtual_time[lane])
+        /* No credit is saved up by who did not ask for more. What was sent back had its turn. */
+        const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
+        const bool light =
+            2 * (uint64_t)tenant->running * sched->weights_active <= tenant->weight * slots;
+        tenant->lifted = light && !job->ran && tenant->served < sched->virtual_time[lane];
+        if (tenant->lifted)
             tenant->served = sched->virtual_time[lane];
         spw_sched_heap_update(&sched->active, job->tenant);
         spw_sched_heap_update(&sched->lanes[lane], job->tenant);
@@ -216,6 +220,14 @@ bool spw_sched_wait_above_share(const struct spw_sched *sched, uint32_t index, i
         return false;
     const int64_t running = (int64_t)tenant->running + more;
     return running > 0 && (uint64_t)running * sched->weights_active > tenant->weight * slots;
+}
+
+bool spw_sched_wait_is_light(const struct spw_sched *sched, uint32_t index)
+{
+    const struct spw_sched_tenant *tenant = &sched->tenants[index];
+    const uint64_t slots = (uint64_t)sched->replicas_up * sched->config.slots;
+    return sched->active.count > 1 && tenant->lifted &&
+           2 * (uint64_t)tenant->running * sched->weights_active <= tenant->weight * slots;
 }
 
 void spw_sched_wait_check(const struct spw_sched *sched)

@@ -86,7 +86,7 @@ struct figures {
     double turn_us[SAMPLES], plan_us[SAMPLES], one_us[SAMPLES];
     double quiet_us[SAMPLES]; /* of turns while which nobody else took the core */
     uint32_t turns, quiet;
-    double rows; /* of a turn */
+    double rows, placed, preempted; /* of a turn */
 };
 
 static uint64_t draw(uint64_t key, uint64_t counter)
@@ -322,6 +322,9 @@ static void measure(struct load *load, uint32_t turns, struct figures *figures)
     /* Until answers end and begin in every turn. */
     for (uint32_t i = 0; i < OUTPUT_MAX + 100; i++)
         turn(load, &ignored, &ignored);
+    struct spw_sched_totals totals;
+    spw_sched_totals(load->sched, &totals);
+    const uint64_t preempted = totals.preempted, placed = load->placed;
     const uint64_t before = load->rows_planned;
     figures->turns = turns;
     figures->quiet = 0;
@@ -331,7 +334,10 @@ static void measure(struct load *load, uint32_t turns, struct figures *figures)
         if (times_taken() == taken)
             figures->quiet_us[figures->quiet++] = figures->turn_us[i];
     }
+    spw_sched_totals(load->sched, &totals);
     figures->rows = (double)(load->rows_planned - before) / turns;
+    figures->placed = (double)(load->placed - placed) / turns;
+    figures->preempted = (double)(totals.preempted - preempted) / turns;
     for (uint32_t i = 0; i < turns; i++) {
         const uint32_t r = i * 7 % REPLICAS;
         if (!full(load, r))
@@ -384,7 +390,9 @@ static void print_scale(struct spw_bench *bench, struct load *load, struct figur
     char name[96];
     spw_bench_row(bench, "state, 10000 running, 100000 waiting", (double)load->bytes / 1048576.0,
                   "MiB", 0, true);
-    spw_bench_row(bench, "rows of a turn", figures->rows, "rows", 0, false);
+    spw_bench_row(bench, "sequences of a turn", figures->rows, "", 0, false);
+    spw_bench_row(bench, "of them begun", figures->placed, "", 0, false);
+    spw_bench_row(bench, "sent back in a turn", figures->preempted, "", 0, true);
     for (size_t i = 0; i < SPW_ARRAY_COUNT(series); i++) {
         for (size_t j = 0; j < SPW_ARRAY_COUNT(quantiles); j++) {
             snprintf(name, sizeof(name), "turn: %s, %s", series[i].what, quantiles[j].name);

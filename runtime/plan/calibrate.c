@@ -341,7 +341,11 @@ static enum spw_status describe(const struct spw_calibrate_options *options,
     cluster.host_blocks = (uint32_t)facts->host_blocks;
     cluster.disk_blocks = (uint32_t)facts->disk_blocks;
     cluster.cost = facts->cost;
-    cluster.door_ns = door_ns;
+    cluster.error_p90_ppm = (uint32_t)(SPW_MIN(SPW_MAX(facts->error_p90, 0), 0.9) * 1e6);
+    cluster.error_p50_ppm = SPW_MIN((uint32_t)(SPW_MIN(SPW_MAX(facts->error_p50, 0), 0.9) * 1e6),
+                                    cluster.error_p90_ppm);
+    if (!options->no_probe)
+        cluster.door_ns = door_ns;
     snprintf(head, sizeof(head),
              "# Measured at a running deployment by `spillway plan --calibrate`: %llu steps, the "
              "model's error is %.1f %%\n# at the median and %.1f %% at p90.%s\n",
@@ -370,9 +374,9 @@ enum spw_status spw_calibrate(const struct spw_calibrate_options *options, struc
     enum spw_status status = open_client(options, &client, error);
     if (!status)
         status = ask_status(client, &facts, error);
-    if (!status)
+    if (!status && !options->no_probe)
         status = ask_ids(client, ids, &id_count, error);
-    if (!status)
+    if (!status && !options->no_probe)
         status = load(options, &facts, ids, id_count, alone, &alone_count, error);
     if (!status)
         status = ask_status(client, &facts, error);

@@ -8,7 +8,7 @@
  * A short load of its own, prompts of several lengths alone and several at once, makes every part
  * of the cost model visible; the deployment fits it from its own steps and tells it in its status.
  * What doors and network add is the rest: the first token as a client sees it, less the predicted
- * steps of its prompt.
+ * steps of its prompt. Without the load, what its own traffic has shown is taken.
  */
 #ifndef SPW_CALIBRATE_H
 #define SPW_CALIBRATE_H
@@ -21,6 +21,7 @@ struct spw_calibrate_options {
     const char *output;          /* file; NULL: standard output */
     const char *template_path;   /* prices, goals, classes and sites of this one; NULL: none */
     const char *price;           /* per replica and hour, as written in a description */
+    bool no_probe;               /* what its own traffic has shown is enough */
     uint64_t seed;
 };
 

@@ -405,6 +405,10 @@ static enum spw_status check(struct spw_cluster *cluster, const char *path, stru
                         "%s: cost has neither fixed_us nor row_us: a step must take some time; "
                         "measure a deployment with `spillway plan --calibrate`",
                         path);
+    if (cluster->error_p50_ppm > cluster->error_p90_ppm)
+        return spw_fail(error, SPW_CONFIG,
+                        "%s: error_p50 is above error_p90: the median cannot be the larger one",
+                        path);
     struct spw_sched_config config;
     const char *reason = NULL;
     spw_cluster_sched_config(cluster, cluster->replicas, cluster->queue, &config);

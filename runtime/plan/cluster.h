@@ -47,12 +47,13 @@ struct spw_cluster {
     bool prefix, shed, lru;
     uint64_t itl_bound_ns, patience_ns;
     uint32_t batch_permille;
-    uint64_t door_ns;                   /* what doors and network add to a request's first token */
-    uint32_t reserve_output_tokens;     /* worst case of an answer sent to a site; 0: its length */
-    uint64_t price_per_hour_micro;      /* of a replica */
-    struct spw_sched_cost cost;         /* of one stage's part of a step */
-    uint64_t goal_ttft_ns, goal_itl_ns; /* 0: no such goal */
-    uint32_t goal_ppm;                  /* of requests that must meet both */
+    uint64_t door_ns;               /* what doors and network add to a request's first token */
+    uint32_t reserve_output_tokens; /* worst case of an answer sent to a site; 0: its length */
+    uint64_t price_per_hour_micro;  /* of a replica */
+    struct spw_sched_cost cost;     /* of one stage's part of a step */
+    uint32_t error_p50_ppm, error_p90_ppm; /* how far steps are off that: they are spread so */
+    uint64_t goal_ttft_ns, goal_itl_ns;    /* 0: no such goal */
+    uint32_t goal_ppm;                     /* of requests that must meet both */
     struct spw_cluster_tenant tenants[SPW_CLUSTER_TENANTS_MAX];
     uint32_t tenant_count;
     struct spw_cluster_class classes[SPW_CLUSTER_CLASSES_MAX];

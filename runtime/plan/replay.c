@@ -13,6 +13,24 @@ static uint64_t step_ns(const struct spw_sched_cost *cost, const struct spw_plan
                1000;
 }
 
+/* A step's time as it may really come out, a function of seed, replica and step. */
+static uint64_t scatter(const struct spw_replay_state *replay, uint64_t ns, uint32_t replica,
+                        uint64_t step)
+{
+    double p50 = replay->cluster->error_p50_ppm / 1e6, p90 = replay->cluster->error_p90_ppm / 1e6;
+    uint64_t dice =
+        spw_replay_mix(replay->arrivals.seed ^ spw_replay_mix(((uint64_t)replica << 40) + step));
+    double u = (double)(dice >> 11) / 9007199254740992.0, off = 0;
+    if (u < 0.5)
+        off = p50 * u / 0.5;
+    else if (u < 0.9)
+        off = p50 + (p90 - p50) * (u - 0.5) / 0.4;
+    else
+        off = p90 * (1 + (u - 0.9) / 0.1);
+    bool longer = u >= 0.9 || dice & 1;
+    return (uint64_t)(longer ? (double)ns * (1 + off) : (double)ns / (1 + off));
+}
+
 /* With stages a row may be fed a token that has not left the last stage yet. */
 static uint64_t fed_back_ns(const struct spw_replay_state *replay)
 {
@@ -37,7 +55,10 @@ static void start_step(struct spw_replay_state *replay, uint32_t replica)
     const struct spw_plan *plan = &replay->plan;
     struct spw_replay_stage *stage = &replay->stages[replica];
     struct spw_replay *result = replay->result;
-    uint64_t period = SPW_MAX(step_ns(&replay->cluster->cost, plan), 1u);
+    uint64_t period = step_ns(&replay->cluster->cost, plan);
+    if (replay->cluster->error_p90_ppm)
+        period = scatter(replay, period, replica, plan->step);
+    period = SPW_MAX(period, 1u);
     uint64_t begin = SPW_MAX(replay->now_ns, stage->begin_ns + stage->period_ns);
     if (replay->cluster->pipeline > 1)
         begin = SPW_MAX(begin, fed_back_ns(replay));

@@ -13,7 +13,9 @@
  * of the busiest stage, and the time from one step to the next when stages are kept busy. A step
  * begins when it was planned and the step before it has left the first stage (t of that step
  * later), and not before the tokens that it is fed have left the last stage; it ends pipeline x t
- * after it began, and not before the step before it has ended and t more. Up to pipeline + 1 steps
+ * after it began, and not before the step before it has ended and t more. Real steps scatter: where
+ * the description says how far they are off the model, at the median and at p90, each step's t is
+ * drawn so, nine of ten to both sides, the last one longer. Up to pipeline + 1 steps
  * are in flight, as in the loop. Block copies of a replica run one after the other, beside its
  * steps.
  *
@@ -29,6 +31,7 @@
 
 #define SPW_REPLAY_GAP_BUCKETS 8192u
 #define SPW_REPLAY_SAMPLES     480u
+#define SPW_REPLAY_CELL_FEW    4u
 
 struct spw_replay_options {
     uint32_t replicas;      /* 0: as described */
@@ -90,7 +93,8 @@ void spw_replay_done(struct spw_replay *result);
 
 /* Decode rows that a run would simulate with all replicas, from the trace alone. */
 uint64_t spw_replay_rows(const struct spw_trace *trace, const struct spw_replay_options *options);
-/* Replicas of the largest cell that keeps a run within rows_max; all where that is enough. */
+/* Replicas of the largest cell that keeps a run within rows_max; all where that is enough. Where
+ * that would be very few, a few more for at most twice the rows. */
 uint32_t spw_replay_cell(uint64_t rows, uint32_t replicas, uint64_t rows_max);
 
 /* Quantile of the times between tokens; buckets are 0.8 % wide. NaN without any. */

@@ -138,7 +138,12 @@ uint64_t spw_replay_rows(const struct spw_trace *trace, const struct spw_replay_
 
 uint32_t spw_replay_cell(uint64_t rows, uint32_t replicas, uint64_t rows_max)
 {
-    double cell = rows > rows_max ? (double)replicas * ((double)rows_max / (double)rows) : replicas;
+    double part = rows > rows_max ? (double)rows_max / (double)rows : 1;
+    double cell = replicas * part;
+    if (cell < SPW_REPLAY_CELL_FEW && rows > rows_max)
+        cell = SPW_MIN(2 * cell, (double)SPW_REPLAY_CELL_FEW);
+    if (cell > replicas)
+        cell = replicas;
     return cell < 1 ? 1 : (uint32_t)cell;
 }
 

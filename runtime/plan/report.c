@@ -87,11 +87,13 @@ static void print_json_search(const struct spw_report *report, FILE *out)
         const struct spw_search_point *point = &search->points[i];
         fprintf(out,
                 "{\"bench\":\"plan\",\"case\":\"search\",\"replicas\":%u,\"simulated_replicas\":%u,"
-                "\"overflow\":%s,\"attainment\":%.6f,\"meets\":%s,\"overflow_share\":%.6f,"
+                "\"hours\":%.4f,\"overflow\":%s,\"attainment\":%.6f,\"meets\":%s,\"overflow_"
+                "share\":%.6f,"
                 "\"cost_per_hour\":%.6f,\"best\":%s}\n",
-                point->replicas, point->cell_replicas, point->overflow ? "true" : "false",
-                point->figures.attainment, point->meets ? "true" : "false",
-                point->figures.overflow_share, point->figures.cost_per_hour,
+                point->replicas, point->cell_replicas, point->figures.hours,
+                point->overflow ? "true" : "false", point->figures.attainment,
+                point->meets ? "true" : "false", point->figures.overflow_share,
+                point->figures.cost_per_hour,
                 i == search->best[point->overflow] ? "true" : "false");
     }
 }
@@ -170,13 +172,14 @@ static void print_search(const struct spw_report *report, FILE *out)
     const char *currency = report->cluster->currency;
     fprintf(out, "\nsearch (goal: %.4g of requests good)\n",
             (double)report->cluster->goal_ppm / 1e6);
-    fprintf(out, "  %8s %9s %9s %11s %10s %14s  %s\n", "replicas", "simulated", "overflow",
-            "attainment", "sent away", "cost per hour", currency);
+    fprintf(out, "  %8s %9s %6s %9s %11s %10s %14s  %s\n", "replicas", "simulated", "hours",
+            "overflow", "attainment", "sent away", "cost per hour", currency);
     for (uint32_t i = 0; i < search->count; i++) {
         const struct spw_search_point *point = &search->points[i];
-        fprintf(out, "  %8u %9u %9s %11.5f %9.2f%% %14.4f  %s\n", point->replicas,
-                point->cell_replicas, point->overflow ? "yes" : "no", point->figures.attainment,
-                point->figures.overflow_share * 100, point->figures.cost_per_hour,
+        fprintf(out, "  %8u %9u %6.2f %9s %11.5f %9.2f%% %14.4f  %s\n", point->replicas,
+                point->cell_replicas, point->figures.hours, point->overflow ? "yes" : "no",
+                point->figures.attainment, point->figures.overflow_share * 100,
+                point->figures.cost_per_hour,
                 i == search->best[point->overflow] ? "<- cheapest that meets the goal"
                 : point->meets                     ? "meets it"
                                                    : "");

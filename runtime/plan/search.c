@@ -23,6 +23,37 @@ static struct spw_search_point *find(struct spw_search *result, uint32_t replica
     return NULL;
 }
 
+/* A long repetition is cut where even a small cell would be too much: a shorter time says more than
+ * a cell of one or two. Not below one round of the trace. Caps of windows that are longer than what
+ * is left are cut alike. */
+static void shorten(const struct search *search, struct spw_replay_options *options,
+                    struct spw_cluster *cluster)
+{
+    static const uint64_t window_ns[SPW_OVERFLOW_WINDOWS] = {3600000000000ull, 86400000000000ull,
+                                                             UINT64_MAX};
+    uint64_t whole_ns = options->duration_ns;
+    double speed = options->speed > 0 ? options->speed : 1;
+    double cell_rows =
+        (double)search->rows * SPW_MIN(SPW_REPLAY_CELL_FEW, options->replicas) / options->replicas;
+    double part = (double)search->options->rows_max / cell_rows;
+    if (!whole_ns || part >= 1)
+        return;
+    double round_ns = (double)spw_trace_period_ns(search->trace) / speed;
+    double left_ns = SPW_MAX(part * (double)whole_ns, round_ns);
+    if (left_ns >= (double)whole_ns)
+        return;
+    options->duration_ns = (uint64_t)left_ns;
+    options->cell_replicas = SPW_MIN(SPW_REPLAY_CELL_FEW, options->replicas);
+    for (uint32_t i = 0; i < cluster->site_count; i++) {
+        for (uint32_t w = 0; w < SPW_OVERFLOW_WINDOWS; w++) {
+            uint64_t *cap = &cluster->sites[i].terms.cap_nano[w];
+            uint64_t window = SPW_MIN(window_ns[w], whole_ns);
+            if (*cap != SPW_OVERFLOW_NO_CAP && options->duration_ns < window)
+                *cap = (uint64_t)((double)*cap * (left_ns / (double)window));
+        }
+    }
+}
+
 /* Run one number, once. out_point NULL when the table is full. */
 static enum spw_status try_one(struct search *search, uint32_t replicas, bool overflow,
                                struct spw_search_point **out_point)
@@ -38,8 +69,10 @@ static enum spw_status try_one(struct search *search, uint32_t replicas, bool ov
     options.replicas = replicas;
     options.local_only = !overflow;
     options.cell_replicas = spw_replay_cell(search->rows, replicas, search->options->rows_max);
+    struct spw_cluster cluster = *search->cluster;
+    shorten(search, &options, &cluster);
     enum spw_status status =
-        spw_replay_run(search->trace, search->cluster, &options, replay, search->error);
+        spw_replay_run(search->trace, &cluster, &options, replay, search->error);
     if (!status && replay->stopped)
         status = spw_fail(search->error, SPW_CANCELLED, "stopped");
     struct spw_search_point point = {
@@ -60,7 +93,7 @@ static enum spw_status try_one(struct search *search, uint32_t replicas, bool ov
 
 static double cost_of(const struct spw_search_point *point)
 {
-    return point->figures.owned_cost + point->figures.overflow_cost;
+    return point->figures.cost_per_hour; /* runs may be of different lengths */
 }
 
 /* The cheapest tried that meets the goal; of equal ones the fewest replicas. */

@@ -9,7 +9,8 @@
  * that meets the goal by halving, and then the numbers around the answer are tried as well, until
  * as many below it have failed. With overflow the cost has its lowest point somewhere between one
  * replica and the answer without: a grid over them, made finer around the best. Every number is
- * tried once; equal inputs give equal answers.
+ * tried once; equal inputs give equal answers. Runs that would be too long are sampled, and shorter
+ * than asked for where a small cell is still too much: the answer is to be run in full.
  */
 #ifndef SPW_SEARCH_H
 #define SPW_SEARCH_H

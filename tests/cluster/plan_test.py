@@ -84,14 +84,20 @@ def main():
         count = write_trace(trace, cost_of(cluster))
         real = values(spillway(binary, "bench", "load", "--url", f"http://{deployment.http}/v1", "--api", "completions",
                                "--tokenizer", DEMO, "--ignore-eos", "--trace", trace, "--json"), "load")
-        plan = values(spillway(binary, "plan", "--trace", trace, "--cluster", cluster, "--json"), "plan")
+        # what the steps of that very load give, for comparison: how much of the error is the machine's
+        after = os.path.join(folder, "after.yaml")
+        spillway(binary, "plan", "--calibrate", "--no-probe", "--url", deployment.grpc, "--cluster", cluster, "--output",
+                 after)
+        plan, hindsight = (values(spillway(binary, "plan", "--trace", trace, "--cluster", path, "--json"), "plan")
+                           for path in (cluster, after))
         check(plan["requests"] == count, f"planned {plan['requests']} of {count}")
         check(plan["attainment"] == 1, "no goal, and yet not all are good")
         for name, words_of in NAMES.items():
             for part, limit in (("p50", P50_MAX), ("p90", P90_MAX)):
                 predicted, measured = plan[f"{name}_{part}"], real[f"{words_of} {part}"]
-                off = predicted / measured - 1
-                print(f"{words_of:26} {part}: predicted {predicted:9.3f} ms, measured {measured:9.3f} ms, {off * 100:+.1f} %")
+                off, later = predicted / measured - 1, hindsight[f"{name}_{part}"] / measured - 1
+                print(f"{words_of:26} {part}: predicted {predicted:9.3f} ms, measured {measured:9.3f} ms, {off * 100:+.1f} % "
+                      f"(with what its steps showed: {later * 100:+.1f} %)")
                 if abs(off) > limit:
                     bad.append(f"{words_of} {part} is off by {off * 100:+.1f} %, more than {limit * 100:.0f} %")
     if timed and bad:

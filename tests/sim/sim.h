@@ -371,9 +371,10 @@ struct sim {
     struct sim_client *clients;
     uint32_t client_count;
     uint32_t arrivals_left, open_clients;
-    uint64_t tokens;       /* read by clients */
-    int32_t *group_prefix; /* [groups][group_tokens] */
-    uint64_t horizon_ns;   /* the last drawn arrival */
+    uint64_t tokens;                   /* read by clients */
+    uint32_t prompt_most, output_most; /* of requests sent so far */
+    int32_t *group_prefix;             /* [groups][group_tokens] */
+    uint64_t horizon_ns;               /* the last drawn arrival */
 
     bool healed, draining;
     uint64_t drain_ns;

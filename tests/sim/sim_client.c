@@ -171,6 +171,8 @@ void sim_client_arrives(struct sim *sim, uint64_t index, uint64_t unused)
              client->index, client->prompt_tokens, client->output_max, client->priority,
              client->tenant, (uint64_t)-status);
     if (status == SPW_OK) {
+        sim->prompt_most = SPW_MAX(sim->prompt_most, client->prompt_tokens);
+        sim->output_most = SPW_MAX(sim->output_most, client->output_max);
         client->state = SIM_CLIENT_SENT;
         client->sent_ns = sim->now_ns;
         sim->open_clients++;

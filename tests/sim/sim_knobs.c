@@ -49,8 +49,10 @@ static void draw_sizes(struct sim_random *random, struct sim_knobs *knobs)
     config->prefill_chunk =
         sim_chance(random, 400) ? 0 : sim_between(random, 1, config->step_tokens);
     config->queue = sim_chance(random, 300) ? sim_between(random, 1, 8) : 64;
-    if (sim_chance(random, 100))
+    if (sim_chance(random, 50)) {
         config->slots = 1 + config->slots / 4;
+        config->queue = 1;
+    }
     config->step_timeout_seconds = sim_chance(random, 150) ? 90 : sim_between(random, 2, 8);
 }
 
@@ -129,6 +131,53 @@ static void draw_load(struct sim_random *random, struct sim_knobs *knobs)
     knobs->batch_permille = sim_chance(random, 500) ? sim_between(random, 100, 700) : 0;
 }
 
+/* Seeds that are about shares: small requests, all at once, and nothing goes wrong; so that what
+ * chance gives one or the other is little beside what all get. */
+static void draw_shares(struct sim_random *random, struct sim_knobs *knobs)
+{
+    struct spw_config *config = &knobs->config;
+    config->replicas = 1;
+    config->slots = sim_between(random, 1, 4);
+    config->queue = 400;
+    knobs->context_tokens = 64;
+    knobs->kv_blocks = config->slots * (64 / config->block_tokens + 2);
+    config->step_tokens = sim_between(random, 4, 16);
+    config->prefill_chunk = 0;
+    knobs->clients = 350;
+    knobs->gap_ns = 100 * SPW_US;
+    knobs->prompt_max = sim_between(random, 1, 12);
+    knobs->output_max = sim_between(random, 2, 10);
+    knobs->group_tokens = SPW_MIN(knobs->group_tokens, knobs->prompt_max);
+    knobs->follow_permille = knobs->deadline_permille = knobs->faults = 0;
+    knobs->lose_all = false;
+    if (knobs->tenants > 1) {
+        knobs->batch_permille = 0;
+        return;
+    }
+    knobs->batch_permille = 500;
+    config->batch_share_percent = sim_between(random, 20, 90);
+}
+
+/* Seeds that are about prefixes: many at a time that begin alike, little memory, slow copies. */
+static void draw_prefixes(struct sim_random *random, struct sim_knobs *knobs)
+{
+    struct spw_config *config = &knobs->config;
+    snprintf(config->prefix_cache, sizeof(config->prefix_cache), "all");
+    config->slots = sim_between(random, 4, 12);
+    config->step_tokens = SPW_MAX(config->step_tokens, config->slots);
+    config->prefill_chunk = sim_between(random, 1, 2 * config->block_tokens);
+    config->prefill_chunk = SPW_MIN(config->prefill_chunk, config->step_tokens);
+    knobs->groups = sim_between(random, 1, 6);
+    knobs->prompt_max = knobs->context_tokens * 3 / 4;
+    knobs->group_tokens = knobs->prompt_max * sim_between(random, 4, 10) / 10;
+    knobs->output_max = SPW_MIN(knobs->output_max, knobs->context_tokens / 4);
+    knobs->burst_permille = 800;
+    knobs->host_blocks = sim_below(random, 2 * knobs->kv_blocks);
+    knobs->disk_blocks = knobs->host_blocks ? sim_below(random, 6 * knobs->kv_blocks) : 0;
+    knobs->host_block_ns = sim_between(random, 1, 3000) * SPW_US;
+    knobs->disk_block_ns = 2 * knobs->host_block_ns;
+}
+
 void sim_knobs_draw(struct sim_knobs *knobs, uint64_t seed)
 {
     struct sim_random random = sim_stream(seed, 0);
@@ -141,6 +190,11 @@ void sim_knobs_draw(struct sim_knobs *knobs, uint64_t seed)
     draw_load(&random, knobs);
     knobs->faults = sim_chance(&random, 400) ? 0 : sim_between(&random, 1, SIM_FAULTS_MAX);
     knobs->lose_all = sim_chance(&random, 60);
+    uint32_t theme = sim_below(&random, 100);
+    if (theme < 12)
+        draw_shares(&random, knobs);
+    else if (theme < 30)
+        draw_prefixes(&random, knobs);
 }
 
 void sim_knobs_print(const struct sim_knobs *knobs)

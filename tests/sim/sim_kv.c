@@ -71,6 +71,11 @@ static void copy_ends(struct sim *sim, uint64_t index, uint64_t id)
         rank->fail_copies--;
         copy->failed = true;
     }
+    SIM_CHECK(sim, "kv-source",
+              copy->failed || memcmp(tokens_at(sim, rank, transfer->from, transfer->from_block),
+                                     copy->tokens, size * sizeof(int32_t)) == 0,
+              "rank %u: tier %d block %u was written while it was copied", rank->tp->rank,
+              (int)transfer->from, transfer->from_block);
     if (!copy->failed) {
         memcpy(tokens_at(sim, rank, transfer->to, transfer->to_block), copy->tokens,
                size * sizeof(int32_t));

@@ -12,12 +12,11 @@
 static double ahead_max(const struct sim *sim, uint32_t tenant)
 {
     const struct spw_sched_config *config = &sim->loop->sched_config;
-    const struct sim_knobs *knobs = &sim->knobs;
-    double running = (double)knobs->config.replicas * knobs->config.slots;
+    double running = (double)sim->knobs.config.replicas * sim->knobs.config.slots;
     double prompt = config->prompt_weight, output = config->output_weight;
     if (prompt == 0 && output == 0)
         prompt = output = 1;
-    return 2 * (knobs->context_tokens * prompt + running * knobs->output_max * output) /
+    return 2 * (sim->prompt_most * prompt + running * sim->output_most * output) /
            sim->tenants->list[tenant].weight;
 }
 
@@ -93,8 +92,8 @@ static void check_batch(struct sim *sim, const struct spw_sched_totals *now)
     uint64_t rows = check->rows - check->rows_from, batch = check->batch_rows - check->batch_from;
     uint64_t part = rows * sim->loop->sched_config.batch_permille / 1000;
     uint64_t slack = 4u * sim->knobs.config.step_tokens * sim->knobs.config.replicas +
-                     2u * sim->knobs.context_tokens +
-                     sim->knobs.config.slots * sim->knobs.config.replicas * sim->knobs.output_max;
+                     2u * sim->prompt_most +
+                     sim->knobs.config.slots * sim->knobs.config.replicas * sim->output_most;
     SIM_CHECK(sim, "batch-share", batch + slack >= part / 4,
               "both lanes always waited: %" PRIu64 " of %" PRIu64
               " rows were the batch lane's, its part is %" PRIu64,

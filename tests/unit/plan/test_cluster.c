@@ -90,6 +90,8 @@ static void refused(void **state)
         {"kv_blocks: 10\n", "cost has neither"},
         {"cost: {fixed_us: 1}\n", "the KV memory is missing"},
         {BARE "kv_tokens: 5\n", "both there"},
+        {"kv_blocks: 1\ncost: {fixed_us: 1, error_p50: 0.2, error_p90: 0.1}\n",
+         "error_p50 is above"},
         {BARE "prefill: 2\n", "prefill is 2 and decode is 0: this version plans mixed"},
         {BARE "decode: 1\n", "this version plans mixed"},
         {BARE "prefill_chunk: 600\n", "prefill_chunk is 600, step_tokens 512"},
@@ -127,13 +129,14 @@ static void written(void **state)
     char *text = NULL;
     size_t bytes = 0;
     (void)state;
-    if (parse("name: \"it's\"\nkv_blocks: 100\nqueue: 7\ndoor_us: 12.5\nevict: lru\n"
-              "when_late: shed\nprefix: false\n"
-              "cost: {fixed_us: 6500.25, row_us: 0.000042}\ngoals: {ttft_ms: 800}\n"
-              "tenants: {gold: 3}\nclasses: {public: 0.25}\n"
-              "sites:\n- {name: far, price_input: 0.15, price_output: 0, ttft_ms: 400, itl_ms: 20,"
-              " classes: [public, default], budget_total: 0}\n",
-              &c, &error))
+    if (parse(
+            "name: \"it's\"\nkv_blocks: 100\nqueue: 7\ndoor_us: 12.5\nevict: lru\n"
+            "when_late: shed\nprefix: false\n"
+            "cost: {fixed_us: 6500.25, row_us: 0.000042, error_p90: 0.25}\ngoals: {ttft_ms: 800}\n"
+            "tenants: {gold: 3}\nclasses: {public: 0.25}\n"
+            "sites:\n- {name: far, price_input: 0.15, price_output: 0, ttft_ms: 400, itl_ms: 20,"
+            " classes: [public, default], budget_total: 0}\n",
+            &c, &error))
         fail_msg("%s", error.text);
     FILE *file = open_memstream(&text, &bytes);
     spw_cluster_write(&c, "# head\n", file);

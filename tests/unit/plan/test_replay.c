@@ -96,6 +96,40 @@ static void two_stages(void **state)
     spw_trace_done(&trace);
 }
 
+/* Steps scatter as the description says: half of them within the median, nine of ten within p90,
+ * the last tenth longer. One request after the other, of one token: its time is one step's. */
+static void scattered(void **state)
+{
+    struct spw_cluster cluster =
+        cluster_of("kv_blocks: 100\ncost: {fixed_us: 1000, error_p50: 0.1, error_p90: 0.3}\n");
+    struct spw_trace_draw draw = {.arrivals = SPW_TRACE_CONSTANT,
+                                  .rate_per_second = 10,
+                                  .count = 20000,
+                                  .prompt_min = 4,
+                                  .prompt_max = 4,
+                                  .output_min = 1,
+                                  .output_max = 1};
+    struct spw_trace trace = {0};
+    struct spw_error error = {{0}};
+    uint32_t half = 0, most = 0, shorter = 0;
+    (void)state;
+    assert_int_equal(spw_trace_draw(&draw, &trace, &error), SPW_OK);
+    struct spw_replay *result = replay_of(&trace, &cluster, NULL);
+    for (size_t i = 0; i < result->record_count; i++) {
+        double times = (double)result->records[i].ttft_ns / 1e6;
+        double off = fmax(times, 1 / times) - 1;
+        half += off <= 0.1;
+        most += off <= 0.3;
+        shorter += times < 1;
+        assert_true(times > 1 / 1.301 && times < 1.601);
+    }
+    assert_in_range(half, 9800, 10200);
+    assert_in_range(most, 17850, 18150);
+    assert_in_range(shorter, 8800, 9200);
+    drop(result);
+    spw_trace_done(&trace);
+}
+
 /* One place, a fixed service time, Poisson arrivals: M/D/1. Mean wait rho D / (2 (1 - rho)). */
 static void queue_theory(void **state)
 {
@@ -249,6 +283,9 @@ static void cells(void **state)
     assert_int_equal(spw_replay_cell(1000, 64, 250), 16);
     assert_int_equal(spw_replay_cell(1000, 64, 1000), 64);
     assert_int_equal(spw_replay_cell(1000000, 64, 1), 1);
+    assert_int_equal(spw_replay_cell(1000, 64, 40), 4); /* 2.56 would be few */
+    assert_int_equal(spw_replay_cell(1000, 64, 20), 2);
+    assert_int_equal(spw_replay_cell(1000, 2, 900), 2);
     spw_trace_done(&trace);
 }
 
@@ -282,6 +319,18 @@ static void search(void **state)
         }
         assert_true(below && above);
     }
+    /* long repetitions are made shorter, not too small */
+    options.replay.duration_ns = 600ull * 1000 * MS;
+    options.rows_max = 400000;
+    options.replicas_max = 12;
+    assert_int_equal(spw_search_run(&trace, &cluster, &options, again, &error), SPW_OK);
+    for (uint32_t i = 0; i < again->count; i++) {
+        const struct spw_search_point *point = &again->points[i];
+        assert_true(point->cell_replicas >= SPW_MIN(point->replicas, 4u));
+        assert_true(point->figures.hours * 3600 < 60);
+    }
+    options.replay.duration_ns = 0;
+    options.rows_max = UINT64_MAX;
     /* a goal that nothing meets */
     cluster.goal_ttft_ns = 1;
     options.replicas_max = 4;
@@ -325,10 +374,11 @@ int main(int argc, char **argv)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_requests), cmocka_unit_test(two_stages),
-        cmocka_unit_test(queue_theory), cmocka_unit_test(prefixes),
-        cmocka_unit_test(overflow),     cmocka_unit_test(cells),
-        cmocka_unit_test(search),       cmocka_unit_test(stopped_at_once),
+        cmocka_unit_test(two_requests),    cmocka_unit_test(two_stages),
+        cmocka_unit_test(scattered),       cmocka_unit_test(queue_theory),
+        cmocka_unit_test(prefixes),        cmocka_unit_test(overflow),
+        cmocka_unit_test(cells),           cmocka_unit_test(search),
+        cmocka_unit_test(stopped_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

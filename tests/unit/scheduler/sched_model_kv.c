@@ -254,7 +254,7 @@ static bool holds(const struct model *model, const struct model_replica *replica
 static void start_transfer(struct model *model, const struct spw_sched_transfer *order)
 {
     static const bool allowed[3][3] = {
-        [SPW_SCHED_DEVICE] = {[SPW_SCHED_HOST] = true, [SPW_SCHED_DISK] = true},
+        [SPW_SCHED_DEVICE] = {[SPW_SCHED_HOST] = true},
         [SPW_SCHED_HOST] = {[SPW_SCHED_DEVICE] = true, [SPW_SCHED_DISK] = true},
         [SPW_SCHED_DISK] = {[SPW_SCHED_DEVICE] = true, [SPW_SCHED_HOST] = true},
     };
@@ -321,9 +321,8 @@ void model_transfer_end(struct model *model, uint32_t r, uint32_t id, bool ok)
         memset(to->steps + target, 0, block_tokens * sizeof(uint64_t));
         model->counts.transfers[order->from][order->to]++;
     } else {
-        /* The source must be forgotten: nobody may ask for it again. What runs holds on to its
-         * device blocks, and so may who was just placed, so these stay as they are. */
-        if (order->from != SPW_SCHED_DEVICE && from->sources[order->from_block] == 0)
+        /* A block that could not be loaded is forgotten: nobody may ask for it there again. */
+        if (order->to == SPW_SCHED_DEVICE && from->sources[order->from_block] == 0)
             memset(from->cells + source, 0, block_tokens * sizeof(uint64_t));
         model->counts.failed[order->from][order->to]++;
     }

@@ -43,6 +43,7 @@ static void start(struct fixture *f, const struct spw_sched_config *config, uint
     f->sched = spw_sched_init(f->memory, config);
     f->plan.seqs = f->seqs;
     f->plan.blocks = f->blocks;
+    memset(f->rows, 0, sizeof(f->rows));
     for (uint32_t i = 0; i < up; i++)
         spw_sched_replica_up(f->sched, 0, i);
 }
@@ -346,7 +347,6 @@ static void decode_first_then_chunks_fill_the_budget(void **state)
     (void)state;
     struct fixture f;
     start(&f, &base, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     const uint32_t a = submit(&f, 1, 1, 2, 8);
     const uint32_t b = submit(&f, 2, 1, 3, 8);
     assert_true(plan(&f, 0));
@@ -417,7 +417,6 @@ static void cancel_waiting_running_and_in_flight(void **state)
     struct spw_sched_config config = base;
     config.slots = 2;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     const uint32_t a = submit(&f, 1, 0, 4, 9);
     const uint32_t b = submit(&f, 2, 0, 4, 9);
     const uint32_t c = submit(&f, 3, 0, 4, 9);
@@ -475,7 +474,6 @@ static void preempts_the_youngest_and_resumes_it(void **state)
     config.kv_blocks = 4;
     config.context_tokens_max = 17;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     const uint32_t a = submit(&f, 1, 1, 4, 10);
     const uint32_t b = submit(&f, 2, 1, 3, 5);
     assert_true(plan(&f, 0)); /* 4 + 3 rows, 2 blocks */
@@ -533,7 +531,6 @@ static void preempts_after_what_is_in_flight(void **state)
     config.block_tokens = 2;
     config.context_tokens_max = 9;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     const uint32_t a = submit(&f, 1, 0, 2, 6);
     const uint32_t b = submit(&f, 2, 1, 2, 6);
     assert_true(plan(&f, 0)); /* both prompts: a has 1, b has 1 */
@@ -563,7 +560,6 @@ static void pipeline_splits_the_decoding(void **state)
     struct spw_sched_config config = base;
     config.pipeline = 2;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     uint32_t h[4];
     for (uint32_t i = 0; i < 4; i++)
         h[i] = submit(&f, i, 1, 2, 10);
@@ -596,7 +592,6 @@ static void pipeline_alone(void **state)
     struct spw_sched_config config = base;
     config.pipeline = 3;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     submit(&f, 1, 1, 2, 10);
     assert_true(plan(&f, 0));
     assert_true(plan(&f, 0));
@@ -617,7 +612,6 @@ static void deadlines(void **state)
     struct spw_sched_config config = base;
     config.slots = 1;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     uint32_t h;
     assert_int_equal(spw_sched_expire(f.sched, 5), UINT64_MAX);
     assert_int_equal(ask(&f, 1, 0, 4, 2, 10, &h), SPW_SCHED_ACCEPTED); /* runs */
@@ -652,7 +646,6 @@ static void lost_replica_gives_its_requests_back_in_order(void **state)
     config.replicas = 2;
     config.slots = 2;
     start(&f, &config, 1);
-    memset(f.rows, 0, sizeof(f.rows));
     const uint32_t a = submit(&f, 1, 1, 4, 4);
     const uint32_t b = submit(&f, 2, 1, 4, 4);
     submit(&f, 3, 1, 4, 4);

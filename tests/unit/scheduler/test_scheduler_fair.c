@@ -101,6 +101,36 @@ static void shares_follow_the_weights(void **state)
     }
 }
 
+/* Many tenants that always have something waiting, on several replicas: what runs is left running.
+ * Room is shared by whose turn it is, not by sending others back again and again. */
+static void a_steady_load_sends_hardly_anybody_back(void **state)
+{
+    (void)state;
+    struct spw_sched_config config = busy;
+    config.replicas = 4;
+    config.slots = 10;
+    config.tenants = 16;
+    config.requests_max = 400;
+    config.waiting_max = 360;
+    struct sim *sim = sim_create(&config, 40000);
+    struct shape shapes[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        shapes[i] = (struct shape){20 + i * 4, 100 - i * 4};
+        model_tenant(sim->model, i, 1 + i % 4, 100);
+    }
+    while (sim->steps < 8000) {
+        top_up(sim, shapes, 16, 4);
+        assert_true(sim_step(sim));
+    }
+    const struct spw_sched_totals totals = cases_totals(sim->model);
+    print_message("%u ended, %u were sent back\n", (unsigned)totals.finished,
+                  (unsigned)totals.preempted);
+    assert_true(totals.finished > 1000);
+    assert_true(totals.preempted * 50 <= totals.finished);
+    sim_finish(sim);
+    sim_destroy(sim);
+}
+
 /* Times to first token of tenant 0: a request of about 90 ms, at uneven intervals; tenant 1 sends
  * fifty times as many when `flood` is set. */
 static uint64_t quiet_p99(bool flood, const struct spw_sched_config *config, uint64_t *out_step_ns)
@@ -398,6 +428,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_follow_the_weights),
+        cmocka_unit_test(a_steady_load_sends_hardly_anybody_back),
         cmocka_unit_test(a_flood_costs_the_other_less_than_two_steps),
         cmocka_unit_test(an_idle_tenant_saves_no_credit),
         cmocka_unit_test(the_least_served_tenant_is_next),
