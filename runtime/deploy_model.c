@@ -1,6 +1,7 @@
 /* deploy_model.c - what follows from config and model together: type, context, KV blocks. */
 #include "runtime/deploy_int.h"
 #include "runtime/kv_block.h"
+#include "runtime/sched_sizes.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -113,7 +114,14 @@ static enum spw_status size_kv(const struct spw_config *config, uint32_t host_wo
             (unsigned long long)(blocks_per_request * block_bytes));
     model->kv_blocks = (uint32_t)blocks;
     model->context_tokens = (uint32_t)SPW_MIN(held, context);
-    return size_tiers(config, block_bytes, model, error);
+    enum spw_status status = size_tiers(config, block_bytes, model, error);
+    if (status)
+        return status;
+    const struct spw_kv_sizes kv = {.device_blocks = model->kv_blocks,
+                                    .host_blocks = model->host_blocks,
+                                    .disk_blocks = model->disk_blocks};
+    const struct spw_sched_config sizes = spw_sched_sizes(config, &kv, model->context_tokens);
+    return spw_sched_sizes_check(&sizes, error);
 }
 
 enum spw_status spw_deploy_model_open(const struct spw_config *config, uint32_t host_workers,

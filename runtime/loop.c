@@ -354,7 +354,7 @@ static enum spw_status size_scheduler(struct spw_loop *loop, size_t *out_bytes,
     *out_bytes = spw_sched_bytes(&loop->sched_config, &reason);
     if (*out_bytes == 0)
         return spw_fail(error, SPW_CONFIG, "the scheduler refuses the sizes: %s", reason);
-    return SPW_OK;
+    return spw_sched_sizes_check(&loop->sched_config, error);
 }
 
 static void *take_piece(struct spw_arena *arena, size_t bytes)
