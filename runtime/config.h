@@ -34,7 +34,7 @@ struct spw_config {
     uint32_t threads; /* of one worker; 0: cores of the host shared by its workers */
     bool pin;
     uint64_t kv_bytes; /* of one worker; 0: a quarter of the host's memory shared by its workers,
-                        * at most what requests can use */
+                        * at most what running requests can use, twice that with a prefix cache */
     uint64_t host_kv_bytes, disk_kv_bytes; /* of one worker, beside kv_bytes; 0: none */
     char kv_dir[SPW_CONFIG_TEXT_MAX];      /* where the files of disk_kv_bytes are */
     uint32_t block_tokens;

@@ -181,15 +181,13 @@ static void fill_card(const struct spw_deploy_options *options,
         card->has_model = status == SPW_OK;
         if (card->has_model)
             card->model = spw_model_digest_shape(model->model);
-    }
-    if (bootstrap->rank == 0) {
         card->kv_blocks = model->kv_blocks;
         card->host_blocks = model->host_blocks;
         card->disk_blocks = model->disk_blocks;
         card->context_tokens = model->context_tokens;
-        if (!status && !spw_rng_system(card->secret, sizeof(card->secret)))
-            status = spw_fail(&error, SPW_IO, "the system gives no random bytes");
     }
+    if (bootstrap->rank == 0 && !status && !spw_rng_system(card->secret, sizeof(card->secret)))
+        status = spw_fail(&error, SPW_IO, "the system gives no random bytes");
     card->status = status;
     memcpy(card->error, error.text, sizeof(card->error));
 }
@@ -280,10 +278,11 @@ static enum spw_status serve_rank(const struct spw_deploy_options *options, bool
         goto out;
     spw_log_identity((int)bootstrap.rank,
                      spw_role_name(spw_layout_place(config, bootstrap.rank).role));
-    model.kv_blocks = cards[0].kv_blocks;
-    model.host_blocks = cards[0].host_blocks;
-    model.disk_blocks = cards[0].disk_blocks;
-    model.context_tokens = cards[0].context_tokens;
+    const struct spw_join_sizes sizes = spw_join_agree(cards, bootstrap.ranks);
+    model.kv_blocks = sizes.kv_blocks;
+    model.host_blocks = sizes.host_blocks;
+    model.disk_blocks = sizes.disk_blocks;
+    model.context_tokens = sizes.context_tokens;
     if (bootstrap.rank == 0)
         status = spw_deploy_coordinator(options, &model, tp, cards, error);
     else

@@ -1,9 +1,12 @@
 /* deploy_model.c - what follows from config and model together: type, context, KV blocks. */
 #include "runtime/deploy_int.h"
 #include "runtime/kv_block.h"
+#include "runtime/sched_sizes.h"
 
 #include <string.h>
 #include <unistd.h>
+
+#define KV_BLOCKS_MAX (UINT64_C(1) << 24) /* ids that the scheduler takes */
 
 static enum spw_status choose_dtype(const struct spw_config *config,
                                     const struct spw_model_config *model, enum spw_dtype *out_dtype,
@@ -71,6 +74,17 @@ static enum spw_status size_tiers(const struct spw_config *config, uint64_t bloc
     return status;
 }
 
+/* More than this is of no use. What runs holds no more than slots times the context; the rest is
+ * for blocks that wait to be asked for again, of which any number may be: without word from the
+ * user as many again. */
+static uint64_t useful_blocks(const struct spw_config *config, uint64_t blocks_per_request)
+{
+    uint64_t running = blocks_per_request * config->slots;
+    if (strcmp(config->prefix_cache, "off") == 0)
+        return running;
+    return config->kv_bytes ? KV_BLOCKS_MAX : 2 * running;
+}
+
 static enum spw_status size_kv(const struct spw_config *config, uint32_t host_workers,
                                struct deploy_model *model, struct spw_error *error)
 {
@@ -84,9 +98,8 @@ static enum spw_status size_kv(const struct spw_config *config, uint32_t host_wo
     uint64_t budget =
         config->kv_bytes ? config->kv_bytes : host_memory() / 4 / SPW_MAX(host_workers, 1);
     uint64_t blocks_per_request = (context + config->block_tokens - 1) / config->block_tokens;
-    uint64_t useful = blocks_per_request * config->slots;
-    uint64_t blocks = SPW_MIN(budget / block_bytes, useful);
-    blocks = SPW_MIN(blocks, 1u << 24);
+    uint64_t blocks = SPW_MIN(budget / block_bytes, useful_blocks(config, blocks_per_request));
+    blocks = SPW_MIN(blocks, KV_BLOCKS_MAX);
     if (blocks == 0)
         return spw_fail(error, SPW_CONFIG,
                         "kv-bytes is %llu, one block of %u tokens needs %zu: raise --kv-bytes",
@@ -101,7 +114,14 @@ static enum spw_status size_kv(const struct spw_config *config, uint32_t host_wo
             (unsigned long long)(blocks_per_request * block_bytes));
     model->kv_blocks = (uint32_t)blocks;
     model->context_tokens = (uint32_t)SPW_MIN(held, context);
-    return size_tiers(config, block_bytes, model, error);
+    enum spw_status status = size_tiers(config, block_bytes, model, error);
+    if (status)
+        return status;
+    const struct spw_kv_sizes kv = {.device_blocks = model->kv_blocks,
+                                    .host_blocks = model->host_blocks,
+                                    .disk_blocks = model->disk_blocks};
+    const struct spw_sched_config sizes = spw_sched_sizes(config, &kv, model->context_tokens);
+    return spw_sched_sizes_check(&sizes, error);
 }
 
 enum spw_status spw_deploy_model_open(const struct spw_config *config, uint32_t host_workers,

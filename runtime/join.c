@@ -108,6 +108,25 @@ enum spw_status spw_join_check(const struct spw_join_card *cards, uint32_t count
     return SPW_OK;
 }
 
+struct spw_join_sizes spw_join_agree(const struct spw_join_card *cards, uint32_t count)
+{
+    struct spw_join_sizes sizes = {.kv_blocks = UINT32_MAX,
+                                   .host_blocks = UINT32_MAX,
+                                   .disk_blocks = UINT32_MAX,
+                                   .context_tokens = UINT32_MAX};
+    assert(count && cards[0].has_model);
+    for (uint32_t rank = 0; rank < count; rank++) {
+        const struct spw_join_card *card = &cards[rank];
+        if (!card->has_model)
+            continue;
+        sizes.kv_blocks = SPW_MIN(sizes.kv_blocks, card->kv_blocks);
+        sizes.host_blocks = SPW_MIN(sizes.host_blocks, card->host_blocks);
+        sizes.disk_blocks = SPW_MIN(sizes.disk_blocks, card->disk_blocks);
+        sizes.context_tokens = SPW_MIN(sizes.context_tokens, card->context_tokens);
+    }
+    return sizes;
+}
+
 uint32_t spw_join_on_host(const struct spw_join_card *cards, uint32_t count, uint32_t rank,
                           uint32_t workers, uint32_t *out_before)
 {

@@ -24,8 +24,8 @@ struct spw_join_card {
     bool has_model;
     char agreed[SPW_JOIN_TEXT_MAX]; /* spw_config_agreed_text; "": could not read its config */
     uint32_t cores;
-    /* of rank 0 only */
-    uint8_t secret[32];
+    uint8_t secret[32]; /* of rank 0 only */
+    /* of ranks with a model: what their host has room for */
     uint32_t kv_blocks, host_blocks, disk_blocks;
     uint32_t context_tokens;
     /* what is wrong with this rank already, or "" */
@@ -41,6 +41,14 @@ void spw_join_card_self(struct spw_join_card *card);
  */
 enum spw_status spw_join_check(const struct spw_join_card *cards, uint32_t count,
                                struct spw_error *error);
+
+/* Sizes that all ranks have room for, as a block's number is the same on all of a replica: those of
+ * the smallest host. cards[0] has a model. */
+struct spw_join_sizes {
+    uint32_t kv_blocks, host_blocks, disk_blocks;
+    uint32_t context_tokens;
+};
+struct spw_join_sizes spw_join_agree(const struct spw_join_card *cards, uint32_t count);
 
 /* Ranks on the same host as `rank`, itself included; out_before: how many of them come before it.
  * workers_only counts ranks 1..workers.

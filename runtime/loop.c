@@ -9,6 +9,7 @@
 #define TURN_MESSAGES  256u
 #define IDLE_WAIT_NS   (50 * SPW_MS)
 #define DRAIN_LIMIT_NS (30 * SPW_SECOND)
+#define SAVE_LIMIT_NS  (2 * SPW_SECOND)
 #define SEND_RETRY_NS  (2 * SPW_SECOND)
 
 /* ---- results ---- */
@@ -291,6 +292,24 @@ static void end_all(struct spw_loop *loop, enum spw_status status, const char *w
     }
 }
 
+/* Everybody has been served: blocks that only memory holds go to disk, for a while. True while they
+ * do; those on their way then are written by the workers as they end. */
+static bool save_blocks(struct spw_loop *loop)
+{
+    if (loop->config.disk_blocks == 0 || !spw_sched_idle(loop->sched))
+        return false;
+    if (loop->save_until_ns == 0)
+        loop->save_until_ns = loop->now_ns + SAVE_LIMIT_NS;
+    if (loop->now_ns > loop->save_until_ns) {
+        spw_log_warn("loop", "not all KV blocks were saved limit_s=%llu",
+                     (unsigned long long)(SAVE_LIMIT_NS / SPW_SECOND));
+        return false;
+    }
+    bool more = spw_sched_save(loop->sched, loop->now_ns);
+    spw_loop_kv_start(loop);
+    return more;
+}
+
 enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
 {
     uint64_t drain_until_ns = 0;
@@ -306,8 +325,9 @@ enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
             spw_log_info("loop", "draining limit_s=%llu",
                          (unsigned long long)(DRAIN_LIMIT_NS / SPW_SECOND));
         }
-        if (loop->draining && (stop == SPW_STOP_NOW || spw_sched_idle(loop->sched) ||
-                               !loop->announced || loop->now_ns > drain_until_ns))
+        if (loop->draining && (stop == SPW_STOP_NOW || !loop->announced ||
+                               (spw_sched_idle(loop->sched) && !save_blocks(loop)) ||
+                               (!spw_sched_idle(loop->sched) && loop->now_ns > drain_until_ns)))
             break;
         if (!moved)
             spw_tp_wait(loop->config.tp, IDLE_WAIT_NS);
@@ -334,7 +354,7 @@ static enum spw_status size_scheduler(struct spw_loop *loop, size_t *out_bytes,
     *out_bytes = spw_sched_bytes(&loop->sched_config, &reason);
     if (*out_bytes == 0)
         return spw_fail(error, SPW_CONFIG, "the scheduler refuses the sizes: %s", reason);
-    return SPW_OK;
+    return spw_sched_sizes_check(&loop->sched_config, error);
 }
 
 static void *take_piece(struct spw_arena *arena, size_t bytes)

@@ -71,9 +71,10 @@ struct spw_loop {
     struct spw_cost cost;
     uint64_t now_ns;
     uint64_t started_ns;
-    uint64_t report_ns; /* of the last snapshot */
-    uint64_t expire_ns; /* earliest deadline of a waiting request */
-    bool announced;     /* on_ready was called */
+    uint64_t report_ns;     /* of the last snapshot */
+    uint64_t expire_ns;     /* earliest deadline of a waiting request */
+    uint64_t save_until_ns; /* KV blocks may still go to disk; 0: they do not yet */
+    bool announced;         /* on_ready was called */
     bool draining;
     enum spw_status failed; /* ends the job */
     struct spw_error *error;

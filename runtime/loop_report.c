@@ -132,9 +132,11 @@ static void add_policy(const struct spw_loop *loop, const struct spw_sched_total
     for (size_t i = 0; i < SPW_ARRAY_COUNT(rows); i++)
         json_object_set_new(kv, rows[i].key, json_integer((json_int_t)rows[i].value));
     json_object_set_new(whole, "prefix",
-                        json_pack("{s:s, s:I, s:I}", "cache", loop->config.config->prefix_cache,
-                                  "prompt_tokens", (json_int_t)totals->prompt_tokens,
-                                  "cached_tokens", (json_int_t)totals->cached_tokens));
+                        json_pack("{s:s, s:I, s:I, s:I}", "cache",
+                                  loop->config.config->prefix_cache, "prompt_tokens",
+                                  (json_int_t)totals->prompt_tokens, "cached_tokens",
+                                  (json_int_t)totals->cached_tokens, "prefill_computed",
+                                  (json_int_t)totals->prefill_tokens));
     json_object_set_new(whole, "batch",
                         json_pack("{s:i, s:i}", "running", (int)totals->running_batch, "waiting",
                                   (int)totals->waiting_batch));

@@ -21,4 +21,9 @@ struct spw_kv_sizes {
 struct spw_sched_config spw_sched_sizes(const struct spw_config *config,
                                         const struct spw_kv_sizes *kv, uint32_t context_tokens);
 
+/* The plan of a step fits into a message, whatever it holds. SPW_CONFIG names context-tokens and
+ * block-tokens, and what would do. */
+enum spw_status spw_sched_sizes_check(const struct spw_sched_config *sizes,
+                                      struct spw_error *error);
+
 #endif

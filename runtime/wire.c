@@ -7,6 +7,10 @@
 #define FLAG_SAMPLE   2u
 #define FLAG_FEEDBACK 4u
 
+#define STEP_BYTES     16u /* number, replica, count */
+#define SEQ_BYTES      21u /* flags, slot, position, rows, blocks */
+#define SAMPLING_BYTES 24u
+
 const char *spw_rank_state_name(enum spw_rank_state state)
 {
     static const char *const names[] = {"starting", "loading", "ready",
@@ -77,6 +81,11 @@ void spw_wire_step_encode(struct spw_buffer *out, const struct spw_plan *plan,
         if (seq->sample)
             add_sampling(out, sampling(context, seq));
     }
+}
+
+size_t spw_wire_step_bytes_max(uint64_t seqs, uint64_t rows, uint64_t blocks)
+{
+    return (size_t)(STEP_BYTES + seqs * (SEQ_BYTES + SAMPLING_BYTES) + 4 * (rows + blocks));
 }
 
 static bool decode_seq(struct spw_reader *in, struct spw_wire_scratch *scratch,

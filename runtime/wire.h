@@ -87,6 +87,9 @@ void spw_wire_step_encode(struct spw_buffer *out, const struct spw_plan *plan,
                                                                  const struct spw_plan_seq *seq),
                           void *context);
 
+/* Bytes of the largest step of so many sequences, rows and blocks, all rows with their tokens. */
+size_t spw_wire_step_bytes_max(uint64_t seqs, uint64_t rows, uint64_t blocks);
+
 /* Scratch for decoding: sized once from the limits. */
 struct spw_wire_scratch {
     struct spw_wire_seq *seqs; /* [seqs_max] */

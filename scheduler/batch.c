@@ -109,8 +109,11 @@ static void add_rows(struct batch *batch, uint32_t request, uint32_t rows, bool 
     job->planned += rows;
     job->last_step = plan->step;
     job->in_flight++;
-    mark_written(batch, job, from);
-    spw_sched_job_index(sched, request);
+    /* A decode row changes what others may read when it fills its block. */
+    if (!decode || job->planned % sched->config.block_tokens == 0)
+        mark_written(batch, job, from);
+    if (!decode)
+        spw_sched_job_index(sched, request);
 
     struct spw_sched_entry *entry = &batch->entries[plan->seq_count];
     entry->request = request;

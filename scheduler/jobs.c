@@ -127,6 +127,7 @@ static void release(struct spw_sched *sched, uint32_t request)
     job->kv_blocks = 0;
     job->kv_listed = 0;
     job->kv_indexed = 0;
+    job->kv_own = false;
     job->cached = 0;
     job->planned = 0;
     job->prefill_end = 0;
@@ -228,7 +229,7 @@ void spw_sched_job_end(struct spw_sched *sched, uint32_t request, enum spw_sched
 void spw_sched_job_index(struct spw_sched *sched, uint32_t request)
 {
     struct spw_sched_job *job = &sched->jobs[request];
-    if (job->replica == SPW_SCHED_NONE || !sched->config.prefix)
+    if (job->replica == SPW_SCHED_NONE || !sched->config.prefix || job->kv_own)
         return;
     struct spw_sched_kv *kv = &sched->replicas[job->replica].kv;
     const uint32_t known = job->hash_count < job->kv_blocks ? job->hash_count : job->kv_blocks;
@@ -238,10 +239,8 @@ void spw_sched_job_index(struct spw_sched *sched, uint32_t request)
             after = id;
             id = kv->nodes[id].parent;
         }
-        const uint32_t parent = kv->nodes[id].parent;
         const struct spw_sched_hash hash = job->hashes[job->kv_indexed];
-        if (parent != SPW_SCHED_NONE && !kv->nodes[parent].indexed)
-            return;
+        assert(kv->nodes[id].parent == SPW_SCHED_NONE || kv->nodes[kv->nodes[id].parent].indexed);
         const uint32_t other = spw_sched_index_find(kv->index, kv->replica, hash);
         if (other == SPW_SCHED_NONE) {
             spw_sched_index_add(kv, id, hash);
@@ -251,7 +250,8 @@ void spw_sched_job_index(struct spw_sched *sched, uint32_t request)
             else
                 kv->nodes[after].parent = other;
         } else {
-            return; /* on the device already: this copy stays the job's own */
+            job->kv_own = true; /* on the device already: this copy and what follows it */
+            return;
         }
         job->kv_indexed++;
     }

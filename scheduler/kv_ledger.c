@@ -24,6 +24,15 @@ static bool copy_before(const void *context, uint32_t a, uint32_t b)
     return x != y ? x : victim_before(context, a, b);
 }
 
+/* On disk, when the end is near: what is there alone goes first. */
+static bool alone_before(const void *context, uint32_t a, uint32_t b)
+{
+    const struct spw_sched_kv *kv = context;
+    const bool x = spw_sched_kv_level(&kv->nodes[a]) == SPW_SCHED_DISK;
+    const bool y = spw_sched_kv_level(&kv->nodes[b]) == SPW_SCHED_DISK;
+    return x != y ? x : victim_before(context, a, b);
+}
+
 static void fill_places(struct spw_sched_kv *kv)
 {
     for (uint32_t tier = 0; tier < SPW_SCHED_TIERS; tier++) {
@@ -49,6 +58,8 @@ static void fill_places(struct spw_sched_kv *kv)
         spw_sched_links_init(kv->transfer_links, kv->node_count);
     kv->copy_head = 0;
     kv->copy_count = 0;
+    kv->saving = false;
+    kv->victims[SPW_SCHED_DISK].before = copy_before;
     for (uint32_t i = 0; i < kv->counts[SPW_SCHED_DISK]; i++) /* for spw_sched_tiers_found */
         kv->copies[kv->free_places[SPW_SCHED_DISK][i]] = i;
 }
@@ -125,6 +136,17 @@ void spw_sched_kv_settle(struct spw_sched_kv *kv, uint32_t id)
             spw_sched_heap_update(&kv->victims[tier], id);
         else
             spw_sched_heap_remove(&kv->victims[tier], id);
+    }
+}
+
+void spw_sched_kv_begin_saving(struct spw_sched_kv *kv)
+{
+    kv->saving = true;
+    spw_sched_heap_clear(&kv->victims[SPW_SCHED_DISK]);
+    kv->victims[SPW_SCHED_DISK].before = alone_before;
+    for (uint32_t id = 0; id < kv->node_count; id++) {
+        if (kv->nodes[id].live)
+            spw_sched_kv_settle(kv, id);
     }
 }
 

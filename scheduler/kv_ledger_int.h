@@ -102,6 +102,7 @@ struct spw_sched_kv {
     struct spw_sched_link *transfer_links; /* [node_count] */
     uint32_t *copies; /* ring [node_count]: nodes to be copied outwards when there is time */
     uint32_t copy_head, copy_count;
+    bool saving; /* spw_sched_save */
 };
 
 /* What spw_sched_kv_init needs beside counts. */
@@ -183,6 +184,9 @@ void spw_sched_kv_forget(struct spw_sched_kv *kv, uint32_t node);
 /* The last transfer of a doomed node has ended. */
 void spw_sched_kv_bury(struct spw_sched_kv *kv, uint32_t node);
 
+/* From now on copies on disk stay, and what is there alone makes room. */
+void spw_sched_kv_begin_saving(struct spw_sched_kv *kv);
+
 /* Assert everything but who uses what. marks: [largest count of a tier] for scratch. */
 void spw_sched_kv_check(const struct spw_sched_kv *kv, uint8_t *marks);
 
@@ -243,6 +247,9 @@ uint32_t spw_sched_tiers_swap_out(struct spw_sched_kv *kv, uint32_t tail);
 /* Bring the nodes of a chain in use to the device: those up to `tail` that are not there. The
  * caller holds a reference and has seen that room and ids are there. */
 void spw_sched_tiers_load(struct spw_sched_kv *kv, uint32_t tail);
+
+/* See spw_sched_save; of one replica that is up. */
+bool spw_sched_tiers_save(struct spw_sched_kv *kv);
 
 /* A transfer has ended. Returns the node that became readable, or that could not be loaded
  * (out_failed), or NONE when nobody waits for it. A failed one is still there: its users must let

@@ -4,8 +4,8 @@
  * than to compute it again: somewhat before room is needed, or else whoever needs it waits for the
  * copy. It leaves when the copy has arrived and nothing that follows it is on the device any more.
  * Besides, what nobody uses is copied to host slots that are to spare, and from the host to disk,
- * so that a restart finds it. Inwards: what a request was placed for. Copies stay where they were,
- * and are the first to go there.
+ * so that a restart finds it; before the end, everything that is not there yet. Inwards: what a
+ * request was placed for. Copies stay where they were, and are the first to go there.
  */
 #include <assert.h>
 
@@ -72,10 +72,13 @@ static uint32_t slot_for(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint
     return spw_sched_kv_place_take(kv, tier);
 }
 
+static uint32_t slot_to_save(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint64_t key);
+
 static bool copy_to(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier tier, bool spare)
 {
     struct spw_sched_node *node = &kv->nodes[id];
-    const uint32_t slot = slot_for(kv, tier, node->key, spare);
+    const uint32_t slot =
+        kv->saving ? slot_to_save(kv, tier, node->key) : slot_for(kv, tier, node->key, spare);
     if (slot == SPW_SCHED_NONE)
         return false;
     assert(node->place[tier] == SPW_SCHED_NONE && node->place[tier - 1] != SPW_SCHED_NONE);
@@ -133,10 +136,97 @@ static enum spw_sched_tier wanted_copy(const struct spw_sched_kv *kv, uint32_t i
     return node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE ? SPW_SCHED_DISK : SPW_SCHED_DEVICE;
 }
 
+/* A node on its way to disk, over the host. False: there is no slot for it now. */
+static bool save_one(struct spw_sched_kv *kv, uint32_t id)
+{
+    const struct spw_sched_node *node = &kv->nodes[id];
+    if (!node->live || !node->indexed || !node->filled || node->refs > 0 || node->transfers > 0 ||
+        node->place[SPW_SCHED_DISK] != SPW_SCHED_NONE)
+        return true; /* nothing to do, or end_copy goes on with it */
+    return copy_to(kv, id,
+                   node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE ? SPW_SCHED_HOST : SPW_SCHED_DISK,
+                   true);
+}
+
+/* As slot_for: a host slot of what is on disk already, or a disk slot of what is worth less and is
+ * there alone. */
+static uint32_t slot_to_save(struct spw_sched_kv *kv, enum spw_sched_tier tier, uint64_t key)
+{
+    const uint32_t victim = spw_sched_heap_top(&kv->victims[tier]);
+    if (kv->free_counts[tier] > 0)
+        return spw_sched_kv_place_take(kv, tier);
+    if (victim == SPW_SCHED_NONE)
+        return SPW_SCHED_NONE;
+    const struct spw_sched_node *node = &kv->nodes[victim];
+    const enum spw_sched_tier level = spw_sched_kv_level(node);
+    if (tier == SPW_SCHED_HOST) {
+        if (node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE) {
+            save_one(kv, victim); /* and its slot is there for others then */
+            return SPW_SCHED_NONE;
+        }
+        spw_sched_kv_place_drop(kv, victim, tier);
+        spw_sched_kv_level_changed(kv, victim, level);
+    } else {
+        if (level != SPW_SCHED_DISK || node->key > key)
+            return SPW_SCHED_NONE;
+        kv->evicted++;
+        spw_sched_kv_forget(kv, victim);
+    }
+    return spw_sched_kv_place_take(kv, tier);
+}
+
+/* All indexed nodes, parents before what follows them. */
+static void list_all(struct spw_sched_kv *kv)
+{
+    const struct spw_sched_node *nodes = kv->nodes;
+    kv->copy_head = 0;
+    kv->copy_count = 0;
+    for (uint32_t root = 0; root < kv->node_count; root++) {
+        if (!nodes[root].live || !nodes[root].indexed || nodes[root].parent != SPW_SCHED_NONE)
+            continue;
+        for (uint32_t at = root;;) {
+            kv->copies[kv->copy_count++] = at;
+            if (nodes[at].child != SPW_SCHED_NONE) {
+                at = nodes[at].child;
+                continue;
+            }
+            while (at != root && nodes[at].next == SPW_SCHED_NONE)
+                at = nodes[at].parent;
+            if (at == root)
+                break;
+            at = nodes[at].next;
+        }
+    }
+}
+
+static void save(struct spw_sched_kv *kv)
+{
+    while (kv->copy_count > 0 && may_copy_out(kv)) {
+        if (!save_one(kv, kv->copies[kv->copy_head]) && spw_sched_kv_moving(kv))
+            return; /* there may be a slot when that has ended */
+        kv->copy_head = (kv->copy_head + 1) % kv->node_count;
+        kv->copy_count--;
+    }
+}
+
+bool spw_sched_tiers_save(struct spw_sched_kv *kv)
+{
+    if (!kv->saving) {
+        spw_sched_kv_begin_saving(kv);
+        list_all(kv);
+    }
+    save(kv);
+    return spw_sched_kv_moving(kv);
+}
+
 void spw_sched_tiers_balance(struct spw_sched_kv *kv)
 {
     if (kv->counts[SPW_SCHED_HOST] == 0)
         return;
+    if (kv->saving) {
+        save(kv);
+        return;
+    }
     /* Somewhat ahead of what will be asked for. */
     const uint32_t water = kv->counts[SPW_SCHED_DEVICE] / 16 + 1;
     while (may_copy_out(kv) && kv->free_counts[SPW_SCHED_DEVICE] + kv->leaving < water) {
@@ -213,14 +303,25 @@ static void end_copy(struct spw_sched_kv *kv, uint32_t id, enum spw_sched_tier t
     struct spw_sched_node *node = &kv->nodes[id];
     if (!ok)
         spw_sched_kv_place_drop(kv, id, tier);
+    if (!ok && kv->saving && tier == SPW_SCHED_DISK) { /* not tried again: others take its slot */
+        if (spw_sched_kv_level(node) == SPW_SCHED_HOST) {
+            spw_sched_kv_forget(kv, id);
+            return;
+        }
+        spw_sched_kv_place_drop(kv, id, SPW_SCHED_HOST);
+    }
     if (node->leaving && node->transfers == 0 && node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE) {
         spw_sched_kv_forget(kv, id);
     } else if (node->leaving && node->transfers == 0 && node->below[SPW_SCHED_DEVICE] == 0) {
         spw_sched_kv_leave_device(kv, id);
+        if (kv->saving)
+            save_one(kv, id);
     } else {
-        if (ok && node->refs == 0 && tier == SPW_SCHED_HOST)
+        if (ok && node->refs == 0 && tier == SPW_SCHED_HOST && !kv->saving)
             spw_sched_tiers_want_copy(kv, id); /* on disk next */
         spw_sched_kv_settle(kv, id);
+        if (ok && kv->saving)
+            save_one(kv, id);
     }
 }
 

@@ -73,6 +73,7 @@ struct spw_sched_job {
     bool ran;        /* was placed before: goes ahead of those that were not */
     bool late;       /* its deadline cannot be met any more: after those that can be */
     bool owed;       /* the batch lane has paid for its prompt: not taken back before that */
+    bool kv_own;     /* blocks from kv_indexed on are not indexed: others have the same */
     bool charged;    /* its prompt counts for its tenant already */
 };
 

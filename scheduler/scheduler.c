@@ -404,6 +404,20 @@ void spw_sched_transfer_done(struct spw_sched *sched, uint64_t now_ns, uint32_t 
     spw_sched_place_waiting(sched);
 }
 
+bool spw_sched_save(struct spw_sched *sched, uint64_t now_ns)
+{
+    bool more = false;
+    at(sched, now_ns);
+    assert(spw_sched_idle(sched));
+    for (uint32_t i = 0; i < sched->config.replicas && sched->config.disk_blocks > 0; i++) {
+        if (!sched->replicas[i].up)
+            continue;
+        more = spw_sched_tiers_save(&sched->replicas[i].kv) || more;
+        spw_sched_mark_moving(sched, i);
+    }
+    return more;
+}
+
 bool spw_sched_disk_found(struct spw_sched *sched, uint32_t replica, uint32_t disk_block,
                           struct spw_sched_hash hash, struct spw_sched_hash parent, uint32_t index)
 {

@@ -306,6 +306,12 @@ bool spw_sched_transfer_next(struct spw_sched *sched, struct spw_sched_transfer 
 void spw_sched_transfer_done(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
                              uint32_t id, bool ok);
 
+/* The end is near and no request is known: what lies only on devices and in host memory is copied
+ * to disk, if there is one, the first blocks of a prompt before what follows them. Nothing on disk
+ * that is also elsewhere makes room for it. True while such copies are under way or to come.
+ * Nothing is submitted after the first call. O(blocks) then, O(1) after. */
+bool spw_sched_save(struct spw_sched *sched, uint64_t now_ns);
+
 /* A block that a replica, not up yet, found on its disk when it started, parents first (ascending
  * index). False when it cannot be used: its parent is not there, it is known already, or the slot
  * is out of range or taken. */

@@ -49,6 +49,20 @@ def spillway_pids(binary):
     return found
 
 
+def kill_all(binary, deployment):
+    """Every rank at once, without a word."""
+    pids = spillway_pids(binary)
+    check(pids, "nothing runs")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    deployment.kill()
+    for _ in range(100):
+        if not spillway_pids(binary):
+            return
+        time.sleep(0.1)
+    raise Failure(f"left behind: {spillway_pids(binary)}")
+
+
 class Deployment:
     """A deployment under test: command line, ready line, addresses, log."""
 
@@ -82,15 +96,15 @@ class Deployment:
         with open(f"/proc/self/fd/{self.log_file.fileno()}", "rb") as copy:
             return copy.read().decode(errors="replace")
 
-    def stop(self, seconds=45):
+    def stop(self, seconds=45, how=signal.SIGINT):
         """Drain and end; the exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(how)
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Failure(f"did not end within {seconds} s of SIGINT\n{self.log()}")
+            raise Failure(f"did not end within {seconds} s of {how.name}\n{self.log()}")
         self.reader.join(5)
         return code
 

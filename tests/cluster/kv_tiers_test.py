@@ -8,14 +8,13 @@ import glob
 import os
 import random
 import re
-import signal
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness  # noqa: E402
-from harness import DEMO, Deployment, Failure, check, serve_words, spillway_pids  # noqa: E402
+from harness import DEMO, Deployment, Failure, check, kill_all, serve_words  # noqa: E402
 
 BINARY = sys.argv[1]
 TOKENS = 12
@@ -62,20 +61,6 @@ def settle(deployment):
     raise Failure("copies do not end")
 
 
-def kill_all(deployment):
-    """Every rank at once, without a word."""
-    pids = spillway_pids(BINARY)
-    check(pids, "nothing runs")
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    deployment.kill()
-    for _ in range(100):
-        if not spillway_pids(BINARY):
-            return
-        time.sleep(0.1)
-    raise Failure(f"left behind: {spillway_pids(BINARY)}")
-
-
 def damage(folder):
     """A byte of every block's part, in each rank's file: the payloads of the first 256 slots."""
     files = glob.glob(os.path.join(folder, "*.kv"))
@@ -111,7 +96,7 @@ def try_layout(layout):
             check(seen["kv_copies_total"] > 0 and seen["kv_disk_bytes"] > 0, f"nothing moved: {seen}")
             check(seen["kv_blocks_damaged_total"] == 0, f"blocks were refused: {seen}")
         finally:
-            kill_all(first)
+            kill_all(BINARY, first)
         with Deployment(tiers) as second:
             used = re.search(r"KV blocks on disk replica=0 found=(\d+) used=(\d+)", second.log())
             check(used and int(used.group(2)) > 0, f"nothing was found on disk:\n{second.log()}")

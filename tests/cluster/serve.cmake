@@ -1,7 +1,7 @@
 # Deployments of the real executable: one process and ranks under mpirun.
 find_package(Python3 COMPONENTS Interpreter)
 if(TARGET spillway AND Python3_FOUND AND SPW_WITH_MPI AND SPW_WITH_UCX)
-    foreach(name failures many_clients commands clients kv_tiers)
+    foreach(name failures many_clients commands clients kv_tiers prefix)
         add_test(NAME serve_${name} COMMAND ${Python3_EXECUTABLE}
             ${CMAKE_CURRENT_SOURCE_DIR}/${name}_test.py $<TARGET_FILE:spillway>)
         set_tests_properties(serve_${name} PROPERTIES LABELS "cluster;mpi" TIMEOUT 600 RUN_SERIAL ON
@@ -19,4 +19,23 @@ if(TARGET spillway AND Python3_FOUND)
     add_test(NAME serve_plan COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/plan_test.py
         $<TARGET_FILE:spillway>)
     set_tests_properties(serve_plan PROPERTIES LABELS "cluster" TIMEOUT 300 RUN_SERIAL ON)
+endif()
+# Builds that take a wrong block (plants.txt), and the test that has to see it in the answers.
+if(TARGET spillway AND Python3_FOUND AND NOT SPW_SANITIZE)
+    set(plants ${CMAKE_CURRENT_SOURCE_DIR}/plants.txt)
+    set(planter ${CMAKE_SOURCE_DIR}/tests/unit/scheduler/plant.cmake)
+    foreach(name wrong_token wrong_chain)
+        set(planted ${CMAKE_CURRENT_BINARY_DIR}/planted_${name}.c)
+        add_custom_command(OUTPUT ${planted}
+            COMMAND ${CMAKE_COMMAND} -DNAME=${name} -DFROM=${CMAKE_SOURCE_DIR}/runtime/prefix.c -DTO=${planted}
+                -DPLANTS=${plants} -P ${planter}
+            DEPENDS ${CMAKE_SOURCE_DIR}/runtime/prefix.c ${plants} ${planter} VERBATIM)
+        add_executable(spillway_${name} $<TARGET_OBJECTS:spw_cli> ${planted})
+        target_link_libraries(spillway_${name} PRIVATE spw_cli)
+        target_compile_definitions(spillway_${name} PRIVATE _GNU_SOURCE)
+        set_target_properties(spillway_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+        add_test(NAME serve_prefix_${name} COMMAND ${Python3_EXECUTABLE}
+            ${CMAKE_CURRENT_SOURCE_DIR}/prefix_test.py $<TARGET_FILE:spillway_${name}> --expect-failure)
+        set_tests_properties(serve_prefix_${name} PROPERTIES LABELS "cluster" TIMEOUT 120 RUN_SERIAL ON)
+    endforeach()
 endif()

@@ -96,6 +96,28 @@ static void equal_ranks_fit(void **state)
     assert_true(cards[0].pid > 1 && cards[0].cores >= 1);
 }
 
+/* Hosts of unequal memory: what the smallest has room for, whoever that is; gateways have no say.
+ */
+static void sizes_of_the_smallest(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 5; i++) {
+        cards[i].kv_blocks = 100 + i;
+        cards[i].host_blocks = 50;
+        cards[i].disk_blocks = 900 - i;
+        cards[i].context_tokens = 512;
+    }
+    cards[3].kv_blocks = 20;
+    cards[3].context_tokens = 320;
+    struct spw_join_sizes sizes = spw_join_agree(cards, RANKS);
+    assert_int_equal(sizes.kv_blocks, 20);
+    assert_int_equal(sizes.host_blocks, 50);
+    assert_int_equal(sizes.disk_blocks, 896);
+    assert_int_equal(sizes.context_tokens, 320);
+    cards[3].kv_blocks = 103;
+    assert_int_equal(spw_join_agree(cards, RANKS).kv_blocks, 100);
+}
+
 static void unequal_builds(void **state)
 {
     (void)state;
@@ -206,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_rank_has_one_place),
         cmocka_unit_test_setup(equal_ranks_fit, make_cards),
+        cmocka_unit_test_setup(sizes_of_the_smallest, make_cards),
         cmocka_unit_test_setup(unequal_builds, make_cards),
         cmocka_unit_test_setup(unequal_configs, make_cards),
         cmocka_unit_test_setup(what_a_rank_found_itself, make_cards),

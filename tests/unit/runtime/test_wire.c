@@ -3,6 +3,7 @@
 
 #include "runtime/base/rng.h"
 #include "runtime/config.h"
+#include "runtime/sched_sizes.h"
 #include "transport/tp.h"
 
 #include <setjmp.h>
@@ -196,8 +197,9 @@ static void steps_are_bounded(void **state)
 static void the_largest_step_fits_into_a_message(void **state)
 {
     (void)state;
-    const uint32_t seqs = SPW_SLOTS_MAX, rows = 65536, block_tokens = 8;
-    uint32_t blocks = rows / block_tokens + seqs;
+    /* rows and sequences as the knobs allow; so many blocks as fit then */
+    const uint32_t seqs = SPW_SLOTS_MAX, rows = 65536;
+    const uint32_t blocks = (SPW_TP_MESSAGE_MAX - 16 - seqs * 45 - rows * 4) / 4 / seqs * seqs;
     struct spw_plan plan = {.step = 1, .seq_count = seqs};
     plan.seqs = calloc(seqs, sizeof(*plan.seqs));
     plan.blocks = calloc(blocks, sizeof(*plan.blocks));
@@ -206,7 +208,10 @@ static void the_largest_step_fits_into_a_message(void **state)
             (struct spw_plan_seq){.rows = rows / seqs, .sample = 1, .block_count = blocks / seqs};
     struct spw_buffer out;
     encode_plan(&out, &plan);
+    assert_false(out.failed);
     assert_int_equal(out.bytes, 16 + seqs * (21 + 24) + rows * 4 + blocks * 4);
+    assert_int_equal(out.bytes, spw_wire_step_bytes_max(seqs, rows, blocks));
+    assert_true(out.bytes <= SPW_TP_MESSAGE_MAX && out.bytes + 4 * seqs > SPW_TP_MESSAGE_MAX);
     spw_buffer_done(&out);
     struct spw_sample *samples = calloc(seqs, sizeof(*samples));
     uint64_t *digests = calloc(seqs, sizeof(*digests));
@@ -221,6 +226,56 @@ static void the_largest_step_fits_into_a_message(void **state)
     free(digests);
     free(plan.seqs);
     free(plan.blocks);
+}
+
+/* Sizes whose longest prefix just fits, and one block more. */
+static void sizes_that_do_not_fit_are_refused(void **state)
+{
+    (void)state;
+    struct spw_config config;
+    struct spw_error error = {{0}};
+    const struct spw_kv_sizes kv = {.device_blocks = 1u << 24};
+    spw_config_defaults(&config); /* 64 slots, 512 rows, blocks of 16 */
+    const uint32_t begun = (512 + 64 * 15) / 16;
+    const uint32_t blocks = (SPW_TP_MESSAGE_MAX - 16 - 64 * 45 - 512 * 4) / 4 - begun;
+    const uint32_t context = blocks * 16 - 1; /* a position more for the last token */
+    struct spw_sched_config sizes = spw_sched_sizes(&config, &kv, context);
+    assert_true(spw_sched_bytes(&sizes, NULL) > 0);
+    assert_int_equal(spw_sched_plan_blocks_max(&sizes), begun + blocks);
+    assert_int_equal(spw_sched_sizes_check(&sizes, &error), SPW_OK);
+    sizes = spw_sched_sizes(&config, &kv, context + 1);
+    assert_int_equal(spw_sched_sizes_check(&sizes, &error), SPW_CONFIG);
+    char words[100];
+    snprintf(words, sizeof(words), "context-tokens is %u and block-tokens 16: ", context + 1);
+    assert_non_null(strstr(error.text, words));
+    snprintf(words, sizeof(words), "raise --block-tokens to 32 or lower --context-tokens to %u",
+             context);
+    assert_non_null(strstr(error.text, words));
+
+    /* what it says does it */
+    config.block_tokens = 32;
+    sizes = spw_sched_sizes(&config, &kv, context + 1);
+    assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
+    config.block_tokens = 16;
+    strcpy(config.prefix_cache, "off"); /* nothing is named but what is begun */
+    sizes = spw_sched_sizes(&config, &kv, 1u << 24);
+    assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
+
+    /* no block size would do */
+    strcpy(config.prefix_cache, "all");
+    config.slots = SPW_SLOTS_MAX;
+    config.step_tokens = 65536;
+    config.block_tokens = 256;
+    memset(&error, 0, sizeof(error));
+    sizes = spw_sched_sizes(&config, &kv, (1u << 26) - 1);
+    assert_int_equal(spw_sched_sizes_check(&sizes, &error), SPW_CONFIG);
+    assert_non_null(
+        strstr(error.text, " bytes, a message holds 1048576: lower --context-tokens to "));
+    uint32_t told = (uint32_t)strtoul(strrchr(error.text, ' '), NULL, 10);
+    sizes = spw_sched_sizes(&config, &kv, told);
+    assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
+    sizes = spw_sched_sizes(&config, &kv, told + 1);
+    assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_CONFIG);
 }
 
 /* ---- tokens, results, reports ---- */
@@ -470,6 +525,7 @@ int main(void)
         cmocka_unit_test(steps_go_there_and_back),
         cmocka_unit_test(steps_are_bounded),
         cmocka_unit_test(the_largest_step_fits_into_a_message),
+        cmocka_unit_test(sizes_that_do_not_fit_are_refused),
         cmocka_unit_test(results_go_there_and_back),
         cmocka_unit_test(tokens_go_there_and_back),
         cmocka_unit_test(reports_go_there_and_back),

@@ -238,6 +238,7 @@ static uint64_t run(uint64_t seed, struct model_counts *sums)
     if (model->live > 0 && model->up == 0)
         model_violation("live-without-replica");
     model_finish(model, 20 * rows + 100);
+    model_save(model, (uint32_t)(seed % 4));
     model_add_counts(sums, &model->counts);
     const uint64_t hash = model->hash;
     model_destroy(model);

@@ -178,6 +178,9 @@ void model_commit(struct model *model, uint32_t replica);
 /* A transfer in flight has ended. */
 void model_transfer_end(struct model *model, uint32_t replica, uint32_t id, bool ok);
 void model_transfers_end(struct model *model);
+/* What only memory holds goes to disk, with everything ended; every fail_every-th copy fails (0:
+ * none). */
+void model_save(struct model *model, uint32_t fail_every);
 void model_up(struct model *model, uint32_t replica);
 void model_down(struct model *model, uint32_t replica);
 void model_drain(struct model *model, bool draining);

@@ -342,6 +342,27 @@ void model_transfers_end(struct model *model)
     }
 }
 
+void model_save(struct model *model, uint32_t fail_every)
+{
+    /* Each block takes two copies at most. */
+    uint64_t left = 2 * (uint64_t)model->config.replicas *
+                    (model->config.kv_blocks + model->config.host_blocks);
+    while (spw_sched_save(model->sched, model->now_ns)) {
+        model_settle(model);
+        uint32_t r = 0, id = 0;
+        while (r < model->config.replicas && model->replicas[r].transfer_count == 0)
+            r++;
+        model_expect(r < model->config.replicas, "save-waits-for-nothing");
+        while (!model->replicas[r].transfers[id].active)
+            id++;
+        model_expect(left-- > 0, "save-ends");
+        model->now_ns += 10;
+        model_transfer_end(model, r, id, fail_every == 0 || left % fail_every != 0);
+    }
+    for (uint32_t r = 0; r < model->config.replicas; r++)
+        model_expect(model->replicas[r].transfer_count == 0, "save-over");
+}
+
 void model_lose_stores(struct model *model, struct model_replica *replica)
 {
     const uint32_t block_tokens = model->config.block_tokens;

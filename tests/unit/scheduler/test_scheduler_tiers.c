@@ -309,6 +309,89 @@ static void transfers_of_a_lost_replica_are_void(void **state)
     cases_finish(model);
 }
 
+/* Saves, then loses the replica and finds what is on its disk. */
+static void save_and_restart(struct model *model)
+{
+    model_save(model, 0);
+    const uint32_t used = cases_totals(model).disk_blocks_used;
+    model_down(model, 0);
+    model->find_all = true;
+    const uint64_t before = model->counts.disk_found;
+    model_up(model, 0);
+    assert_int_equal(model->counts.disk_found - before, used); /* no block without its beginning */
+}
+
+/* Five prompts of eight blocks, of which copies have just begun; nothing of it was needed
+ * elsewhere. Through a host of any size, all is on disk in the end. */
+static void everything_is_saved_before_the_end(void **state)
+{
+    (void)state;
+    for (uint32_t host = 1; host < 50; host = 2 * host + 1) {
+        struct spw_sched_config config = tiers(host, 64);
+        config.kv_blocks = 64;
+        config.replicas = 2;
+        struct model *model = cases_begin(&config);
+        model_replica_drain(model, 1, true);
+        for (uint32_t group = 1; group <= 5; group++) {
+            cases_ask(model, group, 33, 33, 1);
+            cases_serve(model);
+        }
+        assert_true(cases_totals(model).disk_blocks_used < 30);
+        save_and_restart(model);
+        for (uint32_t group = 1; group <= 5; group++)
+            assert_int_equal(cases_known(model, group, 33), 32);
+        cases_finish(model);
+    }
+}
+
+/* A disk with less room than what there is: whole beginnings, and what was there before and is
+ * worth less makes room. */
+static void what_fits_is_saved(void **state)
+{
+    (void)state;
+    struct spw_sched_config config = tiers(16, 12);
+    config.evict = SPW_SCHED_EVICT_LRU;
+    config.replicas = 2;
+    struct model *model = cases_begin(&config);
+    model_replica_drain(model, 1, true);
+    serve_one(model, 1, 17); /* four blocks, on disk at once */
+    save_and_restart(model);
+    assert_int_equal(cases_totals(model).disk_blocks_used, 4);
+    for (uint32_t group = 2; group <= 4; group++) {
+        cases_ask(model, group, 17, 17, 1);
+        cases_serve(model);
+    }
+    save_and_restart(model);
+    assert_int_equal(cases_totals(model).disk_blocks_used, 12);
+    for (uint32_t group = 2; group <= 4; group++)
+        assert_int_equal(cases_known(model, group, 17), 16);
+    assert_int_equal(cases_known(model, 1, 17), 0);
+    for (uint32_t group = 5; group <= 8; group++) { /* sixteen blocks for twelve */
+        cases_ask(model, group, 17, 17, 1);
+        cases_serve(model);
+    }
+    save_and_restart(model);
+    assert_int_equal(cases_totals(model).disk_blocks_used, 12);
+    cases_finish(model);
+}
+
+/* Copies that fail are not tried again and do not hold the others up. */
+static void saving_ends_when_copies_fail(void **state)
+{
+    (void)state;
+    for (uint32_t every = 1; every < 5; every++) {
+        struct spw_sched_config config = tiers(6, 64);
+        struct model *model = cases_begin(&config);
+        for (uint32_t group = 1; group <= 5; group++)
+            cases_ask(model, group, 17, 17, 1);
+        cases_serve(model);
+        model_save(model, every);
+        assert_true(cases_totals(model).transfers_failed > 0);
+        model_save(model, 0);
+        model_destroy(model);
+    }
+}
+
 /* A full host drops what is worth least; whatever happens, the model's content holds. */
 static void a_small_host_is_used_again_and_again(void **state)
 {
@@ -339,6 +422,9 @@ int main(void)
         cmocka_unit_test(a_victim_is_swapped_when_that_is_cheaper),
         cmocka_unit_test(transfers_of_a_lost_replica_are_void),
         cmocka_unit_test(a_small_host_is_used_again_and_again),
+        cmocka_unit_test(everything_is_saved_before_the_end),
+        cmocka_unit_test(what_fits_is_saved),
+        cmocka_unit_test(saving_ends_when_copies_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
