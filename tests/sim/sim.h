@@ -170,6 +170,7 @@ struct sim_replica {
     uint64_t stuck_until_ns;    /* of its ranks */
     uint32_t copies;            /* of blocks, under way */
     bool doomed;                /* a fault that costs it was drawn */
+    bool up_before;             /* at the end of the last turn */
     bool lost;                  /* the loop has given it up */
 };
 

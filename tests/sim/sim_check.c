@@ -185,7 +185,7 @@ static void forget_replica(struct sim *sim, uint32_t index)
     replica->doomed = true;
     uint32_t up = 0;
     for (uint32_t i = 0; i < sim->knobs.config.replicas; i++)
-        up += sim->loop->replicas[i].up;
+        up += sim->replicas[i].up_before && !sim->loop->replicas[i].lost;
     sim->check.none_up = sim->check.none_up || up == 0; /* others may still be loading */
     sim->check.replicas_lost++;
     sim->probes->seen[SIM_PROBE_TRANSFER_VOID] += replica->copies > 0;
@@ -268,6 +268,8 @@ void sim_check_turn(struct sim *sim)
                  now.waiting, now.running, now.kv_blocks_used, now.finished, now.preempted,
                  now.refused);
     *before = now;
+    for (uint32_t i = 0; i < config->replicas; i++)
+        sim->replicas[i].up_before = sim->loop->replicas[i].up;
 }
 
 /* ---- ends ---- */
