@@ -244,14 +244,17 @@ void spw_sched_job_index(struct spw_sched *sched, uint32_t request)
         const uint32_t other = spw_sched_index_find(kv->index, kv->replica, hash);
         if (other == SPW_SCHED_NONE) {
             spw_sched_index_add(kv, id, hash);
-        } else if (spw_sched_kv_merge(kv, id, other)) {
+        } else if (kv->nodes[other].place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE) {
+            job->kv_own = true; /* there already: this copy and what follows it stay the job's */
+            return;
+        } else if (!kv->nodes[id].filled) {
+            return; /* nobody may read it yet, and may read what follows the other */
+        } else {
+            spw_sched_kv_merge(kv, id, other);
             if (after == SPW_SCHED_NONE)
                 job->kv_tail = other;
             else
                 kv->nodes[after].parent = other;
-        } else {
-            job->kv_own = true; /* on the device already: this copy and what follows it */
-            return;
         }
         job->kv_indexed++;
     }

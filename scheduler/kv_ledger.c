@@ -323,22 +323,19 @@ uint32_t spw_sched_kv_take(struct spw_sched_kv *kv, uint32_t tail)
     return id;
 }
 
-bool spw_sched_kv_merge(struct spw_sched_kv *kv, uint32_t id, uint32_t into)
+void spw_sched_kv_merge(struct spw_sched_kv *kv, uint32_t id, uint32_t into)
 {
     struct spw_sched_node *from = &kv->nodes[id], *node = &kv->nodes[into];
-    if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
-        return false;
+    assert(node->place[SPW_SCHED_DEVICE] == SPW_SCHED_NONE && from->filled && node->filled);
     assert(node->refs == 0 && from->refs == 1 && node->parent == from->parent);
     const enum spw_sched_tier before = spw_sched_kv_level(node);
     node->place[SPW_SCHED_DEVICE] = from->place[SPW_SCHED_DEVICE];
     node->step = from->step;
-    node->filled = from->filled;
     node->refs = 1;
     from->place[SPW_SCHED_DEVICE] = SPW_SCHED_NONE;
     from->refs = 0;
     bury(kv, id);
     spw_sched_kv_level_changed(kv, into, before);
-    return true;
 }
 
 void spw_sched_kv_share(struct spw_sched_kv *kv, uint32_t tail)
@@ -363,20 +360,6 @@ void spw_sched_kv_share(struct spw_sched_kv *kv, uint32_t tail)
     }
 }
 
-/* Nobody will finish this block: only copies that lie farther away are worth something. */
-static void give_up(struct spw_sched_kv *kv, uint32_t id)
-{
-    struct spw_sched_node *node = &kv->nodes[id];
-    if (node->place[SPW_SCHED_HOST] == SPW_SCHED_NONE &&
-        node->place[SPW_SCHED_DISK] == SPW_SCHED_NONE) {
-        spw_sched_index_remove(kv, id);
-        return;
-    }
-    spw_sched_kv_place_drop(kv, id, SPW_SCHED_DEVICE);
-    node->filled = true;
-    spw_sched_kv_level_changed(kv, id, SPW_SCHED_DEVICE);
-}
-
 void spw_sched_kv_release(struct spw_sched_kv *kv, uint32_t tail)
 {
     if (kv->evict == SPW_SCHED_EVICT_LRU)
@@ -392,7 +375,7 @@ void spw_sched_kv_release(struct spw_sched_kv *kv, uint32_t tail)
             kv->used--;
         }
         if (node->indexed && !node->filled)
-            give_up(kv, id);
+            spw_sched_index_remove(kv, id); /* nobody will finish it */
         if (node->indexed) {
             if (node->place[SPW_SCHED_DEVICE] != SPW_SCHED_NONE)
                 kv->cached++;

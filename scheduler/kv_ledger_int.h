@@ -173,10 +173,9 @@ void spw_sched_kv_level_changed(struct spw_sched_kv *kv, uint32_t node, enum spw
 /* An indexed node that nobody uses gives its device block back; a copy is farther away. */
 void spw_sched_kv_leave_device(struct spw_sched_kv *kv, uint32_t node);
 
-/* `id`, in use by one and not indexed, has the content of the indexed node `into`, which lies
- * farther away: `into` takes its place, block and reference. False, with nothing changed, when
- * `into` is on the device itself. */
-bool spw_sched_kv_merge(struct spw_sched_kv *kv, uint32_t id, uint32_t into);
+/* `id`, filled, in use by one and not indexed, has the content of the indexed node `into`, which
+ * lies farther away: `into` takes its place, block and reference. */
+void spw_sched_kv_merge(struct spw_sched_kv *kv, uint32_t id, uint32_t into);
 
 /* Forget an indexed node that nobody uses, and all that follows it. */
 void spw_sched_kv_forget(struct spw_sched_kv *kv, uint32_t node);
