@@ -257,12 +257,13 @@ static void sizes_that_do_not_fit_are_refused(void **state)
     sizes = spw_sched_sizes(&config, &kv, context + 1);
     assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
     config.block_tokens = 16;
-    strcpy(config.prefix_cache, "off"); /* nothing is named but what is begun */
+    snprintf(config.prefix_cache, sizeof(config.prefix_cache),
+             "off"); /* nothing is named but what is begun */
     sizes = spw_sched_sizes(&config, &kv, 1u << 24);
     assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
 
     /* no block size would do */
-    strcpy(config.prefix_cache, "all");
+    snprintf(config.prefix_cache, sizeof(config.prefix_cache), "all");
     config.slots = SPW_SLOTS_MAX;
     config.step_tokens = 65536;
     config.block_tokens = 256;
