@@ -7,8 +7,7 @@
 #include <inttypes.h>
 
 /* What one tenant may get ahead of another that waits as well: it was placed when it had had least,
- * and then its prompt and all that it has running were computed. Twice that, as what comes back is
- * placed again whatever its tenant has had. */
+ * and then all that it has running was computed, once more if it came back. */
 static double ahead_max(const struct sim *sim, uint32_t tenant)
 {
     const struct spw_sched_config *config = &sim->loop->sched_config;
@@ -16,7 +15,7 @@ static double ahead_max(const struct sim *sim, uint32_t tenant)
     double prompt = config->prompt_weight, output = config->output_weight;
     if (prompt == 0 && output == 0)
         prompt = output = 1;
-    return 2 * (sim->prompt_most * prompt + running * sim->output_most * output) /
+    return (running + 1) * (sim->prompt_most * prompt + sim->output_most * output) /
            sim->tenants->list[tenant].weight;
 }
 
