@@ -284,8 +284,9 @@ void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica
                       struct spw_sched_row *rows, uint32_t row_count);
 
 /* A replica for which spw_sched_plan may find something, or SPW_SCHED_NONE: for all others it would
- * answer false. Any event may give work to any replica, so after events: while there is one, plan
- * it. The order is first come, first served. O(1).
+ * answer false (but where prefills wait for room and the order of their tenants has changed since:
+ * the next event there tells). Any event may give work to any replica, so after events: while there
+ * is one, plan it. The order is first come, first served. O(1).
  */
 uint32_t spw_sched_ready(const struct spw_sched *sched);
 
