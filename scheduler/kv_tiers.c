@@ -240,7 +240,9 @@ void spw_sched_tiers_balance(struct spw_sched_kv *kv)
         kv->copy_head = (kv->copy_head + 1) % kv->node_count;
         kv->copy_count--;
         const enum spw_sched_tier tier = wanted_copy(kv, id);
-        if (tier != SPW_SCHED_DEVICE && copy_pays(kv, kv->nodes[id].index))
+        /* Nobody waits for it, and without the cheap blocks of a beginning the dear ones on disk
+         * would be of no use: whether it pays is asked when they are to come back. */
+        if (tier != SPW_SCHED_DEVICE)
             copy_to(kv, id, tier, tier == SPW_SCHED_HOST);
     }
 }

@@ -309,6 +309,28 @@ static void transfers_of_a_lost_replica_are_void(void **state)
     cases_finish(model);
 }
 
+/* A copy takes longer than to compute one of the first blocks, and not as long as one of the last:
+ * without the first, the others on disk would be of no use. */
+static void the_disk_has_beginnings_too(void **state)
+{
+    (void)state;
+    struct spw_sched_config config = tiers(64, 64);
+    config.replicas = 2;
+    config.cost =
+        (struct spw_sched_cost){.row_ps = 1, .prefill_context_ps = 1000, .host_block_ns = 30};
+    struct model *model = cases_begin(&config);
+    model_replica_drain(model, 1, true);
+    serve_one(model, 1, 33);
+    for (int i = 0; i < 16; i++) /* one at a time */
+        model_transfers_end(model);
+    assert_int_equal(cases_totals(model).disk_blocks_used, 8);
+    model_down(model, 0);
+    model->find_all = true;
+    model_up(model, 0);
+    assert_int_equal(model->counts.disk_found, 8);
+    cases_finish(model);
+}
+
 /* Saves, then loses the replica and finds what is on its disk. */
 static void save_and_restart(struct model *model)
 {
@@ -422,6 +444,7 @@ int main(void)
         cmocka_unit_test(a_victim_is_swapped_when_that_is_cheaper),
         cmocka_unit_test(transfers_of_a_lost_replica_are_void),
         cmocka_unit_test(a_small_host_is_used_again_and_again),
+        cmocka_unit_test(the_disk_has_beginnings_too),
         cmocka_unit_test(everything_is_saved_before_the_end),
         cmocka_unit_test(what_fits_is_saved),
         cmocka_unit_test(saving_ends_when_copies_fail),
