@@ -492,6 +492,12 @@ enum spw_status spw_config_check(const struct spw_config *config, struct spw_err
                         "slots is %u, step-tokens %u: every running request needs a row, raise "
                         "--step-tokens or lower --slots",
                         config->slots, config->step_tokens);
+    if (config->host_kv_bytes && strcmp(config->prefix_cache, "off") == 0)
+        return spw_fail(error, SPW_CONFIG,
+                        "host-kv-bytes is %llu and prefix-cache is off: blocks are kept under the "
+                        "names that prefix-cache gives them; set prefix-cache to tenant or all, or "
+                        "host-kv-bytes to 0",
+                        (unsigned long long)config->host_kv_bytes);
     if (config->disk_kv_bytes && (!config->kv_dir[0] || !config->host_kv_bytes))
         return spw_fail(error, SPW_CONFIG,
                         "disk-kv-bytes is %llu: it needs kv-dir, which is '%.100s', and "

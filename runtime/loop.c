@@ -344,6 +344,9 @@ enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
     end_all(loop, loop->failed ? told_to_clients(loop->failed) : SPW_CANCELLED,
             loop->failed ? "the deployment failed" : "the deployment was stopped");
     spw_loop_ranks_stop(loop);
+    /* what doors handed over while the ranks ended */
+    end_all(loop, loop->failed ? told_to_clients(loop->failed) : SPW_CANCELLED,
+            loop->failed ? "the deployment failed" : "the deployment was stopped");
     return loop->failed;
 }
 

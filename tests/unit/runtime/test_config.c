@@ -430,6 +430,9 @@ static void knobs_fit_together(void **state)
         {"prefill_chunk: 513", "prefill-chunk is 513, step-tokens 512: at most that fits"},
         {"slots: 513", "slots is 513, step-tokens 512: every running request needs a row, raise "
                        "--step-tokens or lower --slots"},
+        {"host_kv_bytes: 2K\nprefix_cache: off",
+         "host-kv-bytes is 2048 and prefix-cache is off: blocks are kept under the names that "
+         "prefix-cache gives them; set prefix-cache to tenant or all, or host-kv-bytes to 0"},
         {"disk_kv_bytes: 1K\nhost_kv_bytes: 2K",
          "disk-kv-bytes is 1024: it needs kv-dir, which is '', and host-kv-bytes, which is 2048"},
         {"disk_kv_bytes: 1K\nkv_dir: /k",
