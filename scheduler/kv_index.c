@@ -18,7 +18,7 @@
  * prefix that many share; its followers are left alone.
  *
  * Why a quarter: p is a guess and c is known, and where what is guessed is off, the whole of c
- * keeps long conversations that never come back. On a day of conversations
+ * keeps long conversations that never come back. On an hour of conversations
  * (tests/cluster/hit_rate_test.py) the whole costs up to a fifth of the hits against plain LRU; a
  * half saves most time, and a quarter saves within 1 % of that and has more hits than LRU at every
  * capacity.
@@ -262,7 +262,7 @@ void spw_sched_index_hit(struct spw_sched_kv *kv, uint32_t id)
     if (node->hits < UINT8_MAX)
         node->hits++;
     if (node->index > 0 && node->refs == 1) { /* first blocks tell of everybody's prompt */
-        /* 1.4 times the mean age, measured best on a day of conversations. */
+        /* 1.4 times the mean age, measured best on an hour of conversations. */
         const uint64_t target = age_ns + age_ns / 5 * 2;
         kv->half_life_ns = kv->half_life_ns - kv->half_life_ns / 1024 + target / 1024;
         if (kv->half_life_ns < HALF_LIFE_MIN_NS)
