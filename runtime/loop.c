@@ -310,6 +310,13 @@ static bool save_blocks(struct spw_loop *loop)
     return more;
 }
 
+/* What ended the job is not what a client has asked wrongly. */
+static enum spw_status told_to_clients(enum spw_status failed)
+{
+    bool request = spw_status_blast(failed) == SPW_BLAST_REQUEST && failed != SPW_TIMEOUT;
+    return request ? SPW_INTERNAL : failed;
+}
+
 enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
 {
     uint64_t drain_until_ns = 0;
@@ -334,7 +341,7 @@ enum spw_status spw_loop_run(struct spw_loop *loop, struct spw_error *error)
     }
     loop->now_ns = spw_clock_now(&loop->config.clock);
     atomic_store(&loop->ready, false);
-    end_all(loop, loop->failed ? loop->failed : SPW_CANCELLED,
+    end_all(loop, loop->failed ? told_to_clients(loop->failed) : SPW_CANCELLED,
             loop->failed ? "the deployment failed" : "the deployment was stopped");
     spw_loop_ranks_stop(loop);
     return loop->failed;

@@ -75,7 +75,10 @@ static void lose_worker(struct spw_loop *loop, uint32_t rank, const struct spw_p
     snprintf(words, sizeof(words), "rank %u (worker on %s, replica %u stage %u tensor %u) %s%.300s",
              rank, spw_loop_host_of(loop, rank), place->replica, place->stage, place->tensor,
              failed ? "failed: " : "is lost", failed ? state->status.error : "");
-    spw_loop_replica_lost(loop, place->replica, failed ? SPW_DEVICE : SPW_PEER_LOST, words);
+    enum spw_status why = (enum spw_status)state->status.failure;
+    if (why == SPW_OK)
+        why = SPW_DEVICE;
+    spw_loop_replica_lost(loop, place->replica, failed ? why : SPW_PEER_LOST, words);
     if (!failed)
         state->status.state = SPW_RANK_LOST;
 }

@@ -237,6 +237,7 @@ void spw_wire_status_encode(struct spw_buffer *out, const struct spw_wire_status
 {
     size_t error_bytes = strnlen(status->error, sizeof(status->error) - 1);
     spw_buffer_add_u8(out, status->state);
+    spw_buffer_add_u8(out, (uint8_t)status->failure);
     spw_buffer_add_u64(out, status->steps);
     spw_buffer_add_u64(out, status->step_now);
     spw_buffer_add(out, status->waiting_for, sizeof(status->waiting_for));
@@ -264,6 +265,7 @@ enum spw_status spw_wire_status_decode(const void *data, size_t bytes,
     struct spw_wire_status status = {0};
     spw_reader_init(&in, data, bytes);
     status.state = spw_reader_u8(&in);
+    status.failure = (int8_t)spw_reader_u8(&in);
     status.steps = spw_reader_u64(&in);
     status.step_now = spw_reader_u64(&in);
     const void *words = spw_reader_view(&in, sizeof(status.waiting_for));
@@ -285,7 +287,7 @@ enum spw_status spw_wire_status_decode(const void *data, size_t bytes,
     size_t error_bytes = spw_reader_u16(&in);
     const void *text = spw_reader_view(&in, error_bytes);
     if (in.failed || error_bytes >= sizeof(status.error) || spw_reader_left(&in) != 0 ||
-        status.state > SPW_RANK_STOPPED)
+        status.state > SPW_RANK_STOPPED || status.failure > SPW_OK || status.failure < SPW_INTERNAL)
         return SPW_CORRUPT;
     memcpy(status.error, text, error_bytes);
     *out_status = status;

@@ -53,6 +53,7 @@ struct spw_wire_token {
 /* Fixed part of a rank's report; see status.h for how it is shown. */
 struct spw_wire_status {
     uint8_t state;     /* enum spw_rank_state */
+    int8_t failure;    /* enum spw_status of a rank that gives up, else SPW_OK */
     uint64_t steps;    /* finished */
     uint64_t step_now; /* under way, 0 for none */
     char waiting_for[24];

@@ -607,6 +607,7 @@ enum spw_status spw_worker_run(const struct spw_worker_config *config, struct sp
     if (spw_worker_stopping(worker))
         status = SPW_OK;
     worker->status.state = status ? SPW_RANK_FAILED : SPW_RANK_STOPPED;
+    worker->status.failure = (int8_t)status;
     if (status) {
         spw_fail(error, status, "%s", spw_status_text(status));
         snprintf(worker->status.error, sizeof(worker->status.error), "%s", error->text);

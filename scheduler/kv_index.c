@@ -189,9 +189,14 @@ uint32_t spw_sched_index_match(const struct spw_sched_kv *kv, const struct spw_s
             high = middle;
         }
     }
-    if (node != SPW_SCHED_NONE && !kv->nodes[node].filled) { /* only the last may be under way */
-        node = kv->nodes[node].parent;
-        low--;
+    /* The last on the device may be under way; what follows it is from an earlier time, and lies
+     * farther away. */
+    uint32_t near = node;
+    while (near != SPW_SCHED_NONE && spw_sched_kv_level(&kv->nodes[near]) != SPW_SCHED_DEVICE)
+        near = kv->nodes[near].parent;
+    if (near != SPW_SCHED_NONE && !kv->nodes[near].filled) {
+        low = kv->nodes[near].index;
+        node = kv->nodes[near].parent;
     }
     *out_node = node;
     return low;

@@ -21,6 +21,11 @@ void spw_sched_place_refresh(struct spw_sched *sched, uint32_t index)
      * can still go to the replica that has room first, and to a request of higher priority. */
     const bool takes = replica->up && !replica->draining && replica->free_slot_count > 0 &&
                        replica->next_rows < sched->config.step_tokens_max;
+    /* Somebody there may have waited for a block. */
+    const uint32_t free_blocks = replica->kv.free_counts[SPW_SCHED_DEVICE];
+    if (replica->up && free_blocks > replica->key_free && replica->running.count > 0)
+        spw_sched_mark_ready(sched, index);
+    replica->key_free = free_blocks;
     const bool roomy = takes && (replica->free_slot_count > spw_sched_reserve_slots(sched) ||
                                  replica->running.count == 0);
     sched->roomy += (uint32_t)roomy - (uint32_t)replica->roomy;

@@ -117,6 +117,7 @@ struct spw_sched_replica {
     bool roomy;                /* counted in sched.roomy */
     int64_t key_available;     /* order in the heap of replicas: snapshot of what is free */
     uint32_t key_running;
+    uint32_t key_free; /* free device blocks when this was looked at last */
 };
 
 struct spw_sched_tenant {

@@ -126,10 +126,9 @@ bool spw_sched_plan(struct spw_sched *sched, uint64_t now_ns, uint32_t replica,
         spw_sched_queue_remove(&sched->ready, sched->ready_links, replica);
     if (!state->up || state->steps_in_flight > sched->config.pipeline)
         return false;
-    const uint32_t before = state->kv.free_counts[SPW_SCHED_DEVICE];
     spw_sched_tiers_balance(&state->kv); /* it may set blocks free for this step */
     const bool formed = spw_sched_batch_form(sched, replica, out_plan);
-    if (formed || state->kv.free_counts[SPW_SCHED_DEVICE] > before)
+    if (formed)
         spw_sched_mark_ready(sched, replica);
     spw_sched_mark_moving(sched, replica);
     /* Even without a step somebody may have been preempted. */

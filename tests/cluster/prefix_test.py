@@ -7,10 +7,12 @@ usage: prefix_test.py SPILLWAY [--expect-failure] [NAME ...]
 """
 import concurrent.futures
 import glob
+import json
 import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -297,6 +299,43 @@ def sizes():
         check(sum(answer.cached for answer in second) == 10 * 160, "more than what can run is not kept")
 
 
+def fails(command, said):
+    """A start that must end with exit code 3, a matter of the config."""
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+                            cwd=harness.ROOT)
+    check(result.returncode == 3, f"code {result.returncode}, 3 is right:\n{result.stdout}{result.stderr}")
+    check(re.search(said, result.stderr), f"not said: {said}\n{result.stderr}")
+
+
+def folder_in_use(layout):
+    with tempfile.TemporaryDirectory() as folder:
+        with Deployment(tiers(layout, folder)):
+            fails(tiers(layout, folder), "is in use by another deployment: give each its own kv-dir")
+
+
+def one_process_folder():
+    folder_in_use(ONE)
+
+
+def ranks_folder():
+    folder_in_use(MANY)
+
+
+def too_long_a_context():
+    """A plan that names a whole prefix has to fit into a message."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in os.listdir(DEMO):
+            os.symlink(os.path.join(DEMO, name), os.path.join(folder, name))
+        with open(os.path.join(DEMO, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+        os.unlink(os.path.join(folder, "config.json"))
+        with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+            json.dump({**config, "max_position_embeddings": 8 << 20}, file)
+        start = serve_words(BINARY, folder, **ONE, kv_bytes="100G", context_tokens=8 << 20, dry_run=True)
+        fails(start, f"context-tokens is {8 << 20} and block-tokens 16: .*: raise --block-tokens to 64 or "
+                     "lower --context-tokens to")
+
+
 def one_process_once():
     computed_once(ONE)
     computed_once(ONE, 32, step_tokens=512)
@@ -343,8 +382,9 @@ def finds_the_planted_bug():
     raise Failure("no difference was found")
 
 
-TESTS = [one_process_once, one_process_swap, one_process_recompute, one_process_restart, one_process_drain, sizes,
-         ranks_once, ranks_swap, ranks_restart, ranks_drain]
+TESTS = [one_process_once, one_process_swap, one_process_recompute, one_process_restart, one_process_drain,
+         one_process_folder, sizes, too_long_a_context,
+         ranks_once, ranks_swap, ranks_restart, ranks_drain, ranks_folder]
 if "--expect-failure" in sys.argv:
     TESTS = [finds_the_planted_bug]
 harness.main([test for test in TESTS if not ARGUMENTS or test.__name__ in ARGUMENTS])

@@ -70,7 +70,8 @@ static void try_status(const uint8_t *data, size_t bytes)
     spw_wire_status_encode(&out, &status);
     enum spw_status taken = spw_wire_status_decode(out.data, out.bytes, &again);
     assert(taken == SPW_OK && strcmp(again.error, status.error) == 0 &&
-           again.steps == status.steps && again.compute_ns == status.compute_ns);
+           again.steps == status.steps && again.compute_ns == status.compute_ns &&
+           again.failure == status.failure);
     spw_buffer_done(&out);
 }
 

@@ -157,7 +157,8 @@ void sim_check_plan(struct sim *sim, const struct spw_plan *plan)
             SIM_CHECK(sim, "budget-blocks",
                       plan->blocks[seq->block_offset + b] < sim->knobs.kv_blocks,
                       "replica %u: block %u", plan->replica, plan->blocks[seq->block_offset + b]);
-            sim->hash = (sim->hash ^ plan->blocks[seq->block_offset + b]) * 1099511628211ull;
+            sim_note(sim, "        block %llu of client %llu is %llu", seq->block_begin + b,
+                     step->clients[i], plan->blocks[seq->block_offset + b], 0, 0, 0);
         }
         rows += seq->rows;
         samples += seq->sample;

@@ -189,11 +189,12 @@ static uint64_t read_clock(void *context)
     return fixture->now_ns += fixture->clock_step_ns;
 }
 
-void fixture_report(struct fixture *fixture, uint32_t rank, enum spw_rank_state state,
-                    const char *error)
+static void send_report(struct fixture *fixture, uint32_t rank, enum spw_rank_state state,
+                        enum spw_status failure, const char *error)
 {
     struct fake_worker *worker = &fixture->workers[rank];
     struct spw_wire_status status = {.state = (uint8_t)state,
+                                     .failure = (int8_t)failure,
                                      .steps = worker->steps,
                                      .waiting_rank = UINT32_MAX,
                                      .load_bytes_done = 10 * rank,
@@ -205,6 +206,18 @@ void fixture_report(struct fixture *fixture, uint32_t rank, enum spw_rank_state 
     spw_wire_status_encode(&out, &status);
     spw_tp_send(worker->tp, 0, SPW_WIRE_STATUS, out.data, out.bytes);
     spw_buffer_done(&out);
+}
+
+void fixture_report(struct fixture *fixture, uint32_t rank, enum spw_rank_state state,
+                    const char *error)
+{
+    send_report(fixture, rank, state, SPW_OK, error);
+}
+
+void fixture_report_failure(struct fixture *fixture, uint32_t rank, enum spw_status failure,
+                            const char *error)
+{
+    send_report(fixture, rank, SPW_RANK_FAILED, failure, error);
 }
 
 /* ---- set-up ---- */

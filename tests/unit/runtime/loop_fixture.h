@@ -101,6 +101,9 @@ void fixture_open(struct fixture *fixture, bool ready);
 void fixture_close(struct fixture *fixture);
 
 uint32_t fixture_below(struct fixture *fixture, uint32_t limit);
+/* A rank that gives up, and the code of it. */
+void fixture_report_failure(struct fixture *fixture, uint32_t rank, enum spw_status failure,
+                            const char *error);
 void fixture_report(struct fixture *fixture, uint32_t rank, enum spw_rank_state state,
                     const char *error);
 

@@ -119,6 +119,29 @@ static void a_failure_while_loading_is_told(void **state)
     fixture_close(&fx);
 }
 
+/* The code it gave up with is the job's, and so its exit code; clients are not told that they asked
+ * wrongly. */
+static void a_failure_keeps_its_code(void **state)
+{
+    static const enum spw_status codes[] = {SPW_CONFIG,  SPW_NO_MEMORY, SPW_IO,
+                                            SPW_CORRUPT, SPW_TIMEOUT,   SPW_INVALID};
+    (void)state;
+    for (size_t i = 0; i < SPW_ARRAY_COUNT(codes); i++) {
+        fixture_init(&fx);
+        fixture_open(&fx, true);
+        submit_many(2);
+        fixture_turns(&fx, 2);
+        fixture_report_failure(&fx, 1, codes[i], "the folder is in use");
+        assert_int_equal(spw_loop_run(fx.loop, &fx.error), codes[i]);
+        assert_non_null(strstr(fx.error.text, " failed: the folder is in use"));
+        for (uint32_t c = 0; c < 2; c++) {
+            enum spw_status told = fx.clients[c].request->status;
+            assert_true(told != SPW_OK && told != SPW_INVALID && told != SPW_CORRUPT);
+        }
+        fixture_close(&fx);
+    }
+}
+
 static void a_lost_gateway_is_not_the_end(void **state)
 {
     (void)state;
@@ -340,6 +363,7 @@ int main(void)
         cmocka_unit_test(the_last_replica_ends_the_job),
         cmocka_unit_test(a_worker_that_gives_up_says_why),
         cmocka_unit_test(a_failure_while_loading_is_told),
+        cmocka_unit_test(a_failure_keeps_its_code),
         cmocka_unit_test(a_lost_gateway_is_not_the_end),
         cmocka_unit_test(wrong_results_cost_their_replica),
         cmocka_unit_test(strangers_are_not_believed),

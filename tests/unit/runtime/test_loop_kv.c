@@ -67,6 +67,20 @@ bool __wrap_spw_sched_disk_found(struct spw_sched *sched, uint32_t replica, uint
     return disk_block % 2 == 0;
 }
 
+static void wish(uint32_t replica, uint32_t id);
+static uint32_t save_calls, saves_wanted;
+
+/* One copy a call, until so many are wanted; over when all have ended. */
+bool __wrap_spw_sched_save(struct spw_sched *sched, uint64_t now_ns);
+bool __wrap_spw_sched_save(struct spw_sched *sched, uint64_t now_ns)
+{
+    assert_true(spw_sched_idle(sched) && now_ns > 0);
+    if (save_calls < saves_wanted)
+        wish(0, save_calls);
+    save_calls++;
+    return end_count < saves_wanted;
+}
+
 static void wish(uint32_t replica, uint32_t id)
 {
     assert_true(wish_count < WISHES_MAX);
@@ -89,6 +103,9 @@ static struct {
     uint32_t last_count;
 } inbox[FIXTURE_RANKS_MAX];
 
+static bool answers_at_once;
+static void answer(uint32_t rank, uint32_t id, enum spw_status status);
+
 static void on_kv(void *context, uint32_t peer, const void *data, size_t bytes)
 {
     struct fake_worker *worker = context;
@@ -100,6 +117,8 @@ static void on_kv(void *context, uint32_t peer, const void *data, size_t bytes)
     inbox[rank].messages++;
     for (uint32_t i = 0; i < inbox[rank].last_count; i++)
         assert_int_equal(inbox[rank].last[i].transfer.replica, worker->place.replica);
+    for (uint32_t i = 0; i < inbox[rank].last_count && answers_at_once; i++)
+        answer(rank, inbox[rank].last[i].transfer.id, SPW_OK);
 }
 
 /* Two replicas of tensor 2 and pipeline 2: ranks 1-4 and 5-8. */
@@ -107,6 +126,8 @@ static void open_loop(bool ready)
 {
     fixture_init(&fx);
     wish_count = wish_next = end_count = found_count = 0;
+    save_calls = saves_wanted = 0;
+    answers_at_once = false;
     memset(inbox, 0, sizeof(inbox));
     fx.config.tensor = fx.config.pipeline = fx.config.replicas = 2;
     fx.host_blocks = 300;
@@ -504,6 +525,47 @@ static void lists_that_do_not_hold_together_are_not_used(void **state)
 
 /* ---- figures ---- */
 
+/* A stop in the middle of answers: they end, then blocks are saved, then all is over. */
+static void blocks_are_saved_before_the_end(void **state)
+{
+    (void)state;
+    open_loop(true);
+    for (int i = 0; i < 10; i++)
+        fixture_submit(&fx, fixture_client(&fx, 10, 30));
+    fixture_turns(&fx, 2);
+    saves_wanted = 5;
+    answers_at_once = true;
+    atomic_store(&fx.stop, SPW_STOP_DRAIN);
+    assert_int_equal(spw_loop_run(fx.loop, &fx.error), SPW_OK);
+    fixture_read_notices(&fx);
+    for (int i = 0; i < 10; i++)
+        fixture_expect_answer(&fx.clients[i]);
+    assert_int_equal(end_count, 5);
+    assert_null(strstr(fixture_log(), "not all KV blocks were saved"));
+    assert_true(fx.workers[1].stop_seen);
+    fixture_close(&fx);
+}
+
+/* A disk that stands still holds up no stop; a second signal waits for nothing. */
+static void saving_is_bounded(void **state)
+{
+    (void)state;
+    for (int stop = SPW_STOP_DRAIN; stop <= SPW_STOP_NOW; stop++) {
+        open_loop(true);
+        saves_wanted = 3;
+        fx.clock_step_ns = 50 * SPW_MS;
+        const uint64_t begin_ns = fx.now_ns;
+        atomic_store(&fx.stop, stop);
+        assert_int_equal(spw_loop_run(fx.loop, &fx.error), SPW_OK);
+        assert_true(fx.now_ns - begin_ns < 5 * SPW_SECOND);
+        assert_int_equal(end_count, 0);
+        const bool said = strstr(fixture_log(), "not all KV blocks were saved limit_s=2") != NULL;
+        assert_int_equal(said, stop == SPW_STOP_DRAIN);
+        assert_int_equal(save_calls > 0, stop == SPW_STOP_DRAIN);
+        fixture_close(&fx);
+    }
+}
+
 static void block_times_are_those_of_the_slowest(void **state)
 {
     (void)state;
@@ -581,6 +643,8 @@ int main(void)
         cmocka_unit_test(what_all_ranks_have_is_told),
         cmocka_unit_test(parents_come_first),
         cmocka_unit_test(lists_that_do_not_hold_together_are_not_used),
+        cmocka_unit_test(blocks_are_saved_before_the_end),
+        cmocka_unit_test(saving_is_bounded),
         cmocka_unit_test(block_times_are_those_of_the_slowest),
         cmocka_unit_test(reports_show_the_tiers),
     };

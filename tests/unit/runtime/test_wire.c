@@ -257,12 +257,13 @@ static void sizes_that_do_not_fit_are_refused(void **state)
     sizes = spw_sched_sizes(&config, &kv, context + 1);
     assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
     config.block_tokens = 16;
-    strcpy(config.prefix_cache, "off"); /* nothing is named but what is begun */
+    snprintf(config.prefix_cache, sizeof(config.prefix_cache),
+             "off"); /* nothing is named but what is begun */
     sizes = spw_sched_sizes(&config, &kv, 1u << 24);
     assert_int_equal(spw_sched_sizes_check(&sizes, NULL), SPW_OK);
 
     /* no block size would do */
-    strcpy(config.prefix_cache, "all");
+    snprintf(config.prefix_cache, sizeof(config.prefix_cache), "all");
     config.slots = SPW_SLOTS_MAX;
     config.step_tokens = 65536;
     config.block_tokens = 256;
@@ -379,6 +380,7 @@ static struct spw_wire_status a_status(void)
     struct spw_wire_status status;
     memset(&status, 0, sizeof(status));
     status.state = SPW_RANK_FAILED;
+    status.failure = SPW_CONFIG;
     status.steps = 12345678901;
     status.step_now = 12345678902;
     snprintf(status.waiting_for, sizeof(status.waiting_for), "allreduce 3 of 7 ranks");
@@ -406,7 +408,7 @@ static void reports_go_there_and_back(void **state)
     struct spw_buffer out;
     spw_buffer_init(&out, 4096);
     spw_wire_status_encode(&out, &status);
-    assert_int_equal(out.bytes, 139 + SPW_ERROR_TEXT_MAX - 1);
+    assert_int_equal(out.bytes, 140 + SPW_ERROR_TEXT_MAX - 1);
     assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back), SPW_OK);
     assert_memory_equal(&back, &status, sizeof(status));
     for (uint32_t value = 0; value < 256; value++) {
@@ -414,13 +416,20 @@ static void reports_go_there_and_back(void **state)
         assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back),
                          value <= SPW_RANK_STOPPED ? SPW_OK : SPW_CORRUPT);
     }
+    for (int value = -128; value < 128; value++) {
+        out.data[0] = SPW_RANK_FAILED;
+        out.data[1] = (uint8_t)value;
+        assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back),
+                         value <= SPW_OK && value >= SPW_INTERNAL ? SPW_OK : SPW_CORRUPT);
+    }
+    out.data[1] = SPW_OK;
     out.data[0] = SPW_RANK_READY;
-    memset(out.data + 17, 'w', sizeof(status.waiting_for)); /* no closing zero */
+    memset(out.data + 18, 'w', sizeof(status.waiting_for)); /* no closing zero */
     assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back), SPW_OK);
     assert_int_equal(strlen(back.waiting_for), sizeof(back.waiting_for) - 1);
     spw_buffer_add_u8(&out, 'e'); /* one character more than there is room for */
-    out.data[137] = (uint8_t)(SPW_ERROR_TEXT_MAX & 255);
-    out.data[138] = (uint8_t)(SPW_ERROR_TEXT_MAX >> 8);
+    out.data[138] = (uint8_t)(SPW_ERROR_TEXT_MAX & 255);
+    out.data[139] = (uint8_t)(SPW_ERROR_TEXT_MAX >> 8);
     assert_int_equal(spw_wire_status_decode(out.data, out.bytes, &back), SPW_CORRUPT);
     spw_buffer_done(&out);
     static const char *const names[] = {"starting", "loading", "ready",

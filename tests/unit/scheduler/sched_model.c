@@ -220,9 +220,15 @@ static void check_replica_sums(struct model *model, uint32_t r, struct spw_sched
     model_expect(totals.kv_blocks_used >= replica->held &&
                      totals.kv_blocks_used + totals.kv_blocks_cached <= model->config.kv_blocks,
                  "replica-blocks");
-    /* With nobody placed and not seen yet, and nothing on its way, the worker knows them all. */
+    /* With nobody placed and not seen yet, no prefill that may have adopted blocks, and nothing on
+     * its way, the worker knows them all. */
+    uint32_t prefills = 0;
+    for (uint32_t i = 0; i < model->config.slots; i++) {
+        const struct model_slot *slot = &replica->slots[i];
+        prefills += slot->request != SPW_SCHED_NONE && slot->position < slot->target;
+    }
     model_expect(totals.running > replica->slots_used || replica->transfer_count > 0 ||
-                     totals.kv_blocks_used == replica->held,
+                     prefills > 0 || totals.kv_blocks_used == replica->held,
                  "blocks-leaked");
     if (replica->draining) {
         model_expect(totals.running <= replica->drained_running, "placed-on-draining");
