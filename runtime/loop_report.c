@@ -170,7 +170,7 @@ static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_t
     return json_pack(
         "{s:b, s:b, s:b, s:s, s:s, s:s, s:f, s:{s:i, s:i, s:i, s:i}, s:i, s:o, s:o,"
         " s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:i}, s:{s:I, s:I},"
-        " s:{s:I, s:I, s:I, s:I}, s:[]}",
+        " s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:[]}",
         "ready", (int)atomic_load(&loop->ready), "healthy", (int)atomic_load(&loop->healthy),
         "draining", (int)loop->draining, "model", loop->config.model_name, "engine_class",
         loop->config.engine_class, "model_digest", loop->config.model_digest_hex, "uptime_seconds",
@@ -187,7 +187,9 @@ static json_t *status_json(const struct spw_loop *loop, const struct spw_sched_t
         "output", (json_int_t)loop->metrics.output_tokens, "limits", "slots",
         (json_int_t)limits->slots, "step_tokens", (json_int_t)limits->step_tokens_max,
         "prefill_chunk", (json_int_t)limits->prefill_chunk_max, "queue",
-        (json_int_t)limits->waiting_max, "sites");
+        (json_int_t)limits->waiting_max, "itl_goal_ns", (json_int_t)limits->itl_goal_ns,
+        "patience_ns", (json_int_t)limits->patience_ns, "batch_permille",
+        (json_int_t)limits->batch_permille, "sites");
 }
 
 static void print_kv(struct spw_loop *loop)

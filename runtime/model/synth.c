@@ -25,6 +25,8 @@ static const struct spw_synth_shape shapes[] = {
     {"tiny-untied", 64, 192, 4, 8, 4, 8, 512, 2048, 16, 10000.0, 0.0, 0, false},
     /* for tensor 8 and pipeline 8, with heads x head_dim that is not hidden */
     {"tiny-wide", 96, 256, 8, 16, 8, 16, 512, 2048, 16, 500000.0, 8.0, 256, false},
+    /* big enough that a step takes milliseconds of one core, and small enough for a test */
+    {"small", 768, 2048, 12, 12, 4, 64, 8192, 4096, 256, 10000.0, 0.0, 0, true},
 };
 
 const char *spw_model_synth_shape(size_t index)

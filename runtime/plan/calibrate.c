@@ -20,13 +20,16 @@
 #define CALL_TIMEOUT_NS 120000000000ull
 #define PHASE_BUDGET_NS 6000000000ull /* no new request of a phase after that */
 #define ALONE_REQUESTS  6u
-#define ROUNDS          8u  /* of several at once */
-#define OUTPUT_TOKENS   48u /* of an answer */
+#define OUTPUT_TOKENS   48u /* of an answer to one that comes alone */
+#define ROUNDS          7u  /* of 1, 2, 4... at once */
+#define ROUNDS_SETTLING 2u  /* of these, until what was measured before them counts little */
+#define ROUND_TOKENS    16u /* of an answer in these */
 
 /* What the deployment says of itself. */
 struct facts {
     uint64_t tensor, pipeline, replicas, context_tokens, kv_blocks, block_tokens;
     uint64_t slots, step_tokens, prefill_chunk, queue, host_blocks, disk_blocks, steps;
+    uint64_t itl_goal_ns, patience_ns, batch_permille;
     struct spw_sched_cost cost;
     double error_p50, error_p90;
     char model[SPW_CLUSTER_NAME_MAX];
@@ -80,6 +83,9 @@ static enum spw_status read_facts(const json_t *root, struct facts *facts, struc
         .step_tokens = number_at(limits, "step_tokens"),
         .prefill_chunk = number_at(limits, "prefill_chunk"),
         .queue = number_at(limits, "queue"),
+        .itl_goal_ns = number_at(limits, "itl_goal_ns"),
+        .patience_ns = number_at(limits, "patience_ns"),
+        .batch_permille = number_at(limits, "batch_permille"),
         .steps = number_at(cost, "steps"),
         .cost = {.fixed_ns = number_at(cost, "fixed_ns"),
                  .row_ps = number_at(cost, "row_ps"),
@@ -253,12 +259,43 @@ struct alone {
     double ttft_ns[ALONE_REQUESTS];
 };
 
-static enum spw_status load(const struct spw_calibrate_options *options, const struct facts *facts,
-                            const int32_t *ids, size_t id_count, struct alone *alone,
-                            size_t *out_alone, struct spw_error *error)
+/* Predicted time of one request of each length with its answer, alone. */
+static double price_of(const struct facts *facts, const uint32_t *lengths, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++) {
+        double step = (double)facts->cost.fixed_ns + (double)facts->cost.row_ps / 1000 +
+                      lengths[i] * (double)facts->cost.decode_context_ps / 1000;
+        sum += prompt_ns(facts, lengths[i]) + ROUND_TOKENS * step * (double)facts->pipeline;
+    }
+    return sum;
+}
+
+/* What the deployment said after each round: the one of the middle price. So a round in which the
+ * machine was busy with something else does not count. */
+static void take_middle(struct facts *rounds, uint32_t count, const uint32_t *lengths,
+                        size_t length_count, struct facts *out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t below = 0;
+        double price = price_of(&rounds[i], lengths, length_count);
+        for (uint32_t k = 0; k < count; k++) {
+            double other = price_of(&rounds[k], lengths, length_count);
+            below += other < price || (other == price && k < i);
+        }
+        if (below == count / 2)
+            *out = rounds[i];
+    }
+}
+
+/* facts: of the time before; then what was measured. */
+static enum spw_status load(const struct spw_calibrate_options *options, struct spw_client *client,
+                            struct facts *facts, const int32_t *ids, size_t id_count,
+                            struct alone *alone, size_t *out_alone, struct spw_error *error)
 {
     struct probe *probes = calloc(CLIENTS_MAX, sizeof(*probes));
-    uint32_t lengths[8];
+    struct facts rounds[ROUNDS - ROUNDS_SETTLING];
+    uint32_t lengths[8], measured = 0;
     size_t count = choose_lengths(facts, lengths);
     uint64_t phase = 0;
     enum spw_status status = probes ? SPW_OK : spw_fail(error, SPW_NO_MEMORY, "out of memory");
@@ -275,18 +312,26 @@ static enum spw_status load(const struct spw_calibrate_options *options, const s
         memcpy(alone[i].ttft_ns, probes[0].ttft_ns, sizeof(alone[i].ttft_ns));
         *out_alone = i + 1;
     }
-    /* several at once, of all lengths side by side, as a load has them */
+    /* Few and many at once, again and again: the deployment fits its last steps, and among those
+     * have to be steps of all sizes that a load will have. All lengths side by side, as there. */
     uint64_t places = SPW_MIN(facts->slots * facts->replicas, CLIENTS_MAX);
-    for (uint32_t clients = 2; clients <= places && !status; clients *= 2) {
-        struct probe like = {.options = options,
-                             .ids = ids,
-                             .id_count = id_count,
-                             .output_tokens = OUTPUT_TOKENS,
-                             .requests = ROUNDS,
-                             .seed = options->seed};
-        fprintf(stderr, "probing: %u at once\n", clients);
-        status = run_phase(&like, clients, phase++, lengths, count, probes, error);
+    for (uint32_t round = 0; round < ROUNDS && !status; round++) {
+        fprintf(stderr, "probing: 1 to %llu at once, round %u of %u\n", (unsigned long long)places,
+                round + 1, ROUNDS);
+        for (uint32_t clients = 1; clients <= places && !status; clients *= 2) {
+            struct probe like = {.options = options,
+                                 .ids = ids,
+                                 .id_count = id_count,
+                                 .output_tokens = ROUND_TOKENS,
+                                 .requests = 1,
+                                 .seed = options->seed};
+            status = run_phase(&like, clients, phase++, lengths, count, probes, error);
+        }
+        if (!status && round >= ROUNDS_SETTLING)
+            status = ask_status(client, &rounds[measured++], error);
     }
+    if (!status)
+        take_middle(rounds, measured, lengths, count, facts);
     free(probes);
     return status;
 }
@@ -306,6 +351,15 @@ static uint64_t door_ns_of(const struct facts *facts, const struct alone *alone,
 }
 
 /* ---- the description ---- */
+
+/* The deployment says how far predictions were off as a part of what the steps took; what is far
+ * off took longer. A description has it as a part of the prediction: a step predicted at half of
+ * what it took, took twice that. */
+static uint32_t factor_ppm(double error)
+{
+    double part = SPW_MIN(SPW_MAX(error, 0), 0.9);
+    return (uint32_t)(part / (1 - part) * 1e6);
+}
 
 static enum spw_status describe(const struct spw_calibrate_options *options,
                                 const struct facts *facts, uint64_t door_ns,
@@ -340,10 +394,12 @@ static enum spw_status describe(const struct spw_calibrate_options *options,
     cluster.kv_blocks = facts->kv_blocks;
     cluster.host_blocks = (uint32_t)facts->host_blocks;
     cluster.disk_blocks = (uint32_t)facts->disk_blocks;
+    cluster.itl_bound_ns = facts->itl_goal_ns;
+    cluster.patience_ns = facts->patience_ns;
+    cluster.batch_permille = (uint32_t)SPW_MIN(facts->batch_permille, 1000u);
     cluster.cost = facts->cost;
-    cluster.error_p90_ppm = (uint32_t)(SPW_MIN(SPW_MAX(facts->error_p90, 0), 0.9) * 1e6);
-    cluster.error_p50_ppm = SPW_MIN((uint32_t)(SPW_MIN(SPW_MAX(facts->error_p50, 0), 0.9) * 1e6),
-                                    cluster.error_p90_ppm);
+    cluster.error_p90_ppm = factor_ppm(facts->error_p90);
+    cluster.error_p50_ppm = SPW_MIN(factor_ppm(facts->error_p50), cluster.error_p90_ppm);
     if (!options->no_probe)
         cluster.door_ns = door_ns;
     snprintf(head, sizeof(head),
@@ -377,9 +433,7 @@ enum spw_status spw_calibrate(const struct spw_calibrate_options *options, struc
     if (!status && !options->no_probe)
         status = ask_ids(client, ids, &id_count, error);
     if (!status && !options->no_probe)
-        status = load(options, &facts, ids, id_count, alone, &alone_count, error);
-    if (!status)
-        status = ask_status(client, &facts, error);
+        status = load(options, client, &facts, ids, id_count, alone, &alone_count, error);
     if (!status && facts.steps < STEPS_MIN)
         status = spw_fail(error, SPW_UNSUPPORTED,
                           "the deployment has measured %llu steps: at least %u are needed",

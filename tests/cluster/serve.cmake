@@ -14,7 +14,7 @@ if(TARGET spillway AND Python3_FOUND)
         $<TARGET_FILE:spillway>)
     set_tests_properties(serve_load PROPERTIES LABELS "cluster" TIMEOUT 300 RUN_SERIAL ON)
 endif()
-# The planner against a deployment of one process; its accuracy is judged with SPW_TIMED=1.
+# The planner against a deployment of one process; its accuracy is judged by launch/plan-accuracy.
 if(TARGET spillway AND Python3_FOUND)
     add_test(NAME serve_plan COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/plan_test.py
         $<TARGET_FILE:spillway>)

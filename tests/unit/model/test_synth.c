@@ -107,7 +107,7 @@ static void test_shapes(void **state)
     size_t shapes = 0;
     while (spw_model_synth_shape(shapes))
         shapes++;
-    assert_int_equal(shapes, 6);
+    assert_int_equal(shapes, 7);
 }
 
 static void test_tokenizer_of_synth(void **state)
