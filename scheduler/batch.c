@@ -65,13 +65,14 @@ static void mark_written(struct batch *batch, struct spw_sched_job *job, uint32_
 {
     struct spw_sched_node *nodes = batch->replica->kv.nodes;
     const uint32_t block_tokens = batch->sched->config.block_tokens;
-    for (uint32_t id = job->kv_tail; id != SPW_SCHED_NONE; id = nodes[id].parent) {
+    uint32_t id = job->kv_tail;
+    for (uint32_t blocks = job->kv_blocks; blocks * block_tokens > from; blocks--) {
         struct spw_sched_node *node = &nodes[id];
-        const uint32_t end = (node->index + 1) * block_tokens;
-        if (end <= from)
-            break;
         node->step = batch->plan->step;
-        node->filled = end <= job->planned;
+        node->filled = blocks * block_tokens <= job->planned;
+        if (blocks == 1 || (blocks - 1) * block_tokens <= from)
+            break;
+        id = node->parent;
     }
 }
 
@@ -214,6 +215,8 @@ static void take_decodes(struct batch *batch, struct spw_sched_queue *queue, uin
     for (uint32_t i = queue->head; i != SPW_SCHED_NONE && batch->decode_left > 0; i = next) {
         struct spw_sched_job *job = &sched->jobs[i];
         uint32_t victim;
+        if (sched->job_links[i].next != SPW_SCHED_NONE)
+            spw_sched_job_fetch(&sched->jobs[sched->job_links[i].next]);
         if ((lane == 1 && !within_goal(batch, job)) ||
             batch->blocks_max - batch->plan->block_count < job->kv_blocks + 1 - job->kv_listed)
             return;

@@ -36,33 +36,19 @@ enum spw_sched_place {
     SPW_SCHED_PLACE_ENDED,   /* no list: the verdict has not been read yet */
 };
 
+/* What a decode row touches lies in the first two cache lines. */
 struct spw_sched_job {
-    uint64_t id;
-    uint64_t deadline_ns;
-    uint64_t due_ns; /* order while it waits: its deadline, or arrival and patience */
-    uint64_t arrived_ns;
-    uint64_t seq;         /* order of arrival */
-    uint64_t last_step;   /* of its replica, in which it was last planned */
-    uint64_t looked_step; /* ... in which its prefill was looked at */
-    const struct spw_sched_hash *hashes;
-    uint32_t hash_count;
-    uint32_t tenant;
+    _Alignas(64) uint64_t last_step; /* of its replica, in which it was last planned */
+    uint32_t planned; /* positions below this are computed, in flight, or from the index */
+    uint32_t emitted; /* output tokens committed */
     uint32_t prompt_tokens;
     uint32_t output_tokens_max;
-    uint32_t emitted;     /* output tokens committed */
-    uint32_t planned;     /* positions below this are computed, in flight, or from the index */
     uint32_t prefill_end; /* prompt and emitted tokens when it was placed */
     uint32_t in_flight;   /* steps in flight that hold rows of it */
     uint32_t replica;     /* SPW_SCHED_NONE: waits */
     uint32_t slot;
     uint32_t kv_tail; /* last node of its chain */
     uint32_t kv_blocks;
-    uint32_t kv_listed;  /* of them named in plans */
-    uint32_t kv_indexed; /* leading blocks that are in the index */
-    uint32_t cached;     /* positions from the index, not told in a plan yet */
-    uint32_t uncharged;  /* output tokens that its tenant is not charged for yet */
-    uint32_t returning;  /* STOPPED: blocks that nobody else used then */
-    uint32_t loading;    /* LOADING: a node of its chain that is not there yet */
     uint8_t priority;
     uint8_t place;   /* enum spw_sched_place */
     uint8_t end;     /* enum spw_sched_end, when ending */
@@ -71,11 +57,35 @@ struct spw_sched_job {
     bool preempting; /* goes back to the queue when nothing is in flight */
     bool opened;     /* the worker knows its slot */
     bool ran;        /* was placed before: goes ahead of those that were not */
-    bool late;       /* its deadline cannot be met any more: after those that can be */
-    bool owed;       /* the batch lane has paid for its prompt: not taken back before that */
-    bool kv_own;     /* blocks from kv_indexed on are not indexed: others have the same */
-    bool charged;    /* its prompt counts for its tenant already */
+
+    uint32_t kv_listed;  /* blocks named in plans */
+    uint32_t kv_indexed; /* leading blocks that are in the index */
+    uint32_t cached;     /* positions from the index, not told in a plan yet */
+    uint32_t uncharged;  /* output tokens that its tenant is not charged for yet */
+    uint32_t tenant;
+    uint32_t hash_count;
+    const struct spw_sched_hash *hashes;
+    uint32_t returning;   /* STOPPED: blocks that nobody else used then */
+    uint32_t loading;     /* LOADING: a node of its chain that is not there yet */
+    bool late;            /* its deadline cannot be met any more: after those that can be */
+    bool owed;            /* the batch lane has paid for its prompt: not taken back before that */
+    bool kv_own;          /* blocks from kv_indexed on are not indexed: others have the same */
+    bool charged;         /* its prompt counts for its tenant already */
+    uint64_t looked_step; /* of its replica, in which its prefill was looked at */
+
+    uint64_t id;
+    uint64_t deadline_ns;
+    uint64_t due_ns; /* order while it waits: its deadline, or arrival and patience */
+    uint64_t arrived_ns;
+    uint64_t seq; /* order of arrival */
 };
+
+/* The job is looked at soon. */
+static inline void spw_sched_job_fetch(const struct spw_sched_job *job)
+{
+    __builtin_prefetch(job, 1);
+    __builtin_prefetch((const char *)job + 64, 1);
+}
 
 /* One sequence of a step in flight. */
 struct spw_sched_entry {

@@ -28,6 +28,7 @@ static void touch(struct spw_sched *sched, uint32_t replica)
 }
 
 #define PLACE_STEPS 8u
+#define FETCH_AHEAD 4u
 
 /* The clock of the scheduler is the latest event's. */
 static void at(struct spw_sched *sched, uint64_t now_ns)
@@ -225,6 +226,8 @@ void spw_sched_commit(struct spw_sched *sched, uint64_t now_ns, uint32_t replica
     for (uint32_t i = 0; i < flight->seq_count; i++) {
         const struct spw_sched_entry *entry = &entries[i];
         struct spw_sched_job *job = &sched->jobs[entry->request];
+        if (i + FETCH_AHEAD < flight->seq_count)
+            spw_sched_job_fetch(&sched->jobs[entries[i + FETCH_AHEAD].request]);
         assert(job->replica == replica && job->in_flight > 0);
         job->in_flight--;
         if (entry->decode)

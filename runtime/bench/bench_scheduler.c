@@ -8,6 +8,7 @@
  * committed and once for each row planned: a turn cannot do less. Times are the thread's own on a
  * core, so that a busy machine does not show in them; those of single calls are by the clock.
  */
+#include "runtime/base/arena.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/rng.h"
 #include "runtime/bench/bench.h"
@@ -69,6 +70,7 @@ struct request {
 struct load {
     struct spw_sched_config config;
     size_t bytes;
+    struct spw_arena arena; /* of memory */
     void *memory;
     struct spw_sched *sched;
     struct spw_sched_hash *hashes; /* [PROMPTS][PROMPT_BLOCKS] */
@@ -101,7 +103,7 @@ static uint32_t draw_range(uint64_t key, uint64_t counter, uint32_t low, uint32_
 
 static void destroy_load(struct load *load)
 {
-    free(load->memory);
+    spw_arena_done(&load->arena);
     free(load->hashes);
     free(load->requests);
     free(load->steps);
@@ -120,7 +122,9 @@ static enum spw_status create_load(struct load *load, uint32_t waiting, struct s
     if (load->bytes == 0)
         return spw_fail(error, SPW_INTERNAL, "the benchmark's configuration is refused: %s",
                         reason);
-    load->memory = aligned_alloc(LINE, (load->bytes + LINE - 1) / LINE * LINE);
+    /* as the coordinator has it: in an arena */
+    if (spw_arena_create(&load->arena, load->bytes + LINE))
+        load->memory = spw_arena_take(&load->arena, load->bytes, LINE);
     load->hashes = calloc((size_t)PROMPTS * PROMPT_BLOCKS, sizeof(*load->hashes));
     load->requests = calloc(config->requests_max, sizeof(*load->requests));
     load->steps = calloc(REPLICAS, sizeof(*load->steps));
