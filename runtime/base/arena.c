@@ -14,6 +14,10 @@ bool spw_arena_create(struct spw_arena *arena, size_t bytes)
         return false;
     /* Large ones are read at random places: fewer pages, fewer misses of their table. */
     bool large = rounded >= LARGE_BYTES;
+    if (large)
+        rounded = (rounded + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    if (rounded < bytes)
+        return false;
     void *memory = aligned_alloc(large ? HUGE_PAGE : 4096, rounded ? rounded : 4096);
     if (!memory)
         return false;
