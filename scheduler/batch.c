@@ -462,6 +462,7 @@ bool spw_sched_batch_form(struct spw_sched *sched, uint32_t index, struct spw_pl
     do
         form(&batch);
     while (out_plan->seq_count == 0 && batch.preempted);
+    replica->starved = batch.unmet > 0;
     if (out_plan->seq_count == 0) {
         assert(replica->steps_in_flight > 0 || replica->running.count == replica->loading.count ||
                spw_sched_kv_moving(&replica->kv));

@@ -184,7 +184,8 @@ static void check_replica(const struct spw_sched *sched, uint32_t index, struct 
     assert(listed == 0 && entries == in_flight);
 
     const bool takes = replica->up && !replica->draining && replica->free_slot_count > 0 &&
-                       replica->next_rows < config->step_tokens_max;
+                       replica->next_rows < config->step_tokens_max &&
+                       !(replica->starved && replica->running.count > 0);
     assert(takes == (sched->places.where[index] != SPW_SCHED_NONE));
     assert(replica->roomy ==
            (takes && (replica->running.count == 0 ||

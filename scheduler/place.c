@@ -20,7 +20,8 @@ void spw_sched_place_refresh(struct spw_sched *sched, uint32_t index)
     /* Enough prefill for one whole step is placed ahead, not more: what waits in the common queue
      * can still go to the replica that has room first, and to a request of higher priority. */
     const bool takes = replica->up && !replica->draining && replica->free_slot_count > 0 &&
-                       replica->next_rows < sched->config.step_tokens_max;
+                       replica->next_rows < sched->config.step_tokens_max &&
+                       !(replica->starved && replica->running.count > 0);
     /* Somebody there may have waited for a block. */
     const uint32_t free_blocks = replica->kv.free_counts[SPW_SCHED_DEVICE];
     if (replica->up && free_blocks > replica->key_free && replica->running.count > 0)

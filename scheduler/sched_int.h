@@ -105,6 +105,7 @@ struct spw_sched_flight {
 struct spw_sched_replica {
     bool up;
     bool draining;
+    bool starved;    /* decode rows wait for blocks: nobody new takes them */
     bool reclaiming; /* its batch jobs, or those of a tenant above its share, were sent back */
     struct spw_sched_kv kv;
     struct spw_sched_queue running;                       /* by rank */

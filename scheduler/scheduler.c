@@ -321,6 +321,7 @@ void spw_sched_replica_down(struct spw_sched *sched, uint64_t now_ns, uint32_t r
     state->steps_in_flight = 0;
     state->up = false;
     state->draining = false;
+    state->starved = false;
     sched->replicas_up--;
     if (sched->ready_links[replica].next != SPW_SCHED_UNLINKED)
         spw_sched_queue_remove(&sched->ready, sched->ready_links, replica);
