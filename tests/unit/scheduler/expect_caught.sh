@@ -4,7 +4,7 @@
 kind=$1
 program=$2
 text=$3
-limit=$(command -v timeout >/dev/null && echo "timeout 60")
+limit=$(command -v timeout >/dev/null && echo "timeout 100")
 if [ "$kind" = property ]; then
     message=$($limit "$program" 1 2000 2>&1 >/dev/null)
     status=$?
